@@ -1,0 +1,165 @@
+"""What the Snakefiles call: lazily built plans, inputs and resources of jobs, locks. No torch, no pandas.
+
+A plan is built when the engine first asks for a paper's jobs, so `snakemake salun` reads one configuration of 56.
+"""
+
+import fcntl
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from shared.config import Resources
+from shared.data.pull import data_root
+from shared.errors import UserError
+from shared.paths import ROOT, results_of, stage_folder
+from shared.plan import Job, Plan, pulled_marker
+from shared.results.claims import check_claims
+from shared.results.jobs import read_job
+
+PYTHON = sys.executable  # on a cluster every machine parses the workflow and finds its own
+_jobs: dict[str, Job] = {}  # record -> job, of every plan built so far
+Function = Callable[..., Any]
+
+
+@functools.cache
+def plan_of(slug: str, scale: str) -> Plan:
+    """The plan of a paper at a scale, checked, its job files written. A mistake ends the run in one line."""
+    try:
+        plan = Plan(slug, scale)
+        check_claims(ROOT / plan.spec["claims_yaml"], plan.spec)
+        plan.write()
+    except UserError as error:
+        _stop(error)
+    _jobs.update(plan.jobs())
+    return plan
+
+
+@functools.cache
+def tuning_of(slug: str, scale: str) -> list[str]:
+    """Records of a paper's hyper-parameter search; its job files are written."""
+    plan = plan_of(slug, scale)
+    try:
+        plan.write_tuning()
+    except UserError as error:
+        _stop(error)
+    _jobs.update(plan.jobs())
+    return plan.tuning_records
+
+
+def _stop(error: UserError) -> NoReturn:
+    # Raised through the engine, the one line that matters would drown in its traceback.
+    print(f"\nerror: {error}\n", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+# ---- input and resource functions of the rules
+
+
+def row_inputs(slug: str) -> Function:
+    """Inputs of a row: its job file, its method's source, its stages and its data."""
+
+    def inputs(wildcards: Any) -> dict[str, Any]:
+        plan = plan_of(slug, wildcards.scale)
+        output = str(plan.folder / "records" / f"{wildcards.name}.json")
+        if output not in _jobs:
+            tuning_of(slug, wildcards.scale)
+        if output not in _jobs:
+            raise ValueError(f"{output}: papers/{slug}/config/{wildcards.scale}.yaml plans no such record")
+        return {"job": str(_jobs[output].path), "needs": _jobs[output].inputs}
+
+    return inputs
+
+
+def table_inputs(slug: str) -> Function:
+    """Inputs of the tables: every record of the paper, and the published numbers."""
+
+    def inputs(wildcards: Any) -> dict[str, Any]:
+        plan = plan_of(slug, wildcards.scale)
+        return {"spec": str(plan.spec_path), "records": plan.records, "published": str(ROOT / plan.spec["published_csv"])}
+
+    return inputs
+
+
+def tune_inputs(slug: str) -> Function:
+    """Inputs of the choice of hyper-parameters: every record of the search."""
+
+    def inputs(wildcards: Any) -> dict[str, Any]:
+        records = tuning_of(slug, wildcards.scale)
+        return {"spec": str(plan_of(slug, wildcards.scale).tuning_path), "records": records}
+
+    return inputs
+
+
+def spec_path(slug: str) -> Function:
+    """Job file of claims, report and verdict."""
+    return lambda wildcards: str(plan_of(slug, wildcards.scale).spec_path)
+
+
+def stage_inputs(wildcards: Any) -> dict[str, Any]:
+    """Inputs of a stage, read from its job file: any paper that uses the recipe has written it."""
+    path = stage_folder(wildcards.digest) / "stage.json"
+    return {"job": str(path), "needs": [str(pulled_marker(name)) for name in read_job(path)["manifests"]]}
+
+
+def asked(name: str, output: str) -> Function:
+    """Threads or a resource that the job which makes `output` asks for; the default where no plan here knows it
+    (a stage on a cluster node: the engine passes on what the submitting side has reserved)."""
+
+    def value(wildcards: Any) -> int:
+        job = _jobs.get(output.format(**dict(wildcards.items())))
+        return int(getattr(job.resources if job else Resources(), name))
+
+    return value
+
+
+def data_folder() -> str:
+    """Root of the pulled data, as it appears in outputs of rules."""
+    return str(data_root())
+
+
+# ---- around a run
+
+
+def clear_stale_lock(folder: Path = Path(".snakemake")) -> TextIO | None:
+    """Remove the engine's lock when its owner is gone (kill -9, power cut); hold ours for this process's life.
+
+    The engine marks a running workflow by files that outlive it. Ours is an advisory lock, which the system drops
+    with its owner: whoever gets it knows that no other run in this folder is alive.
+    """
+    folder.mkdir(exist_ok=True)
+    lock = (folder / "alive.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    for stale in (folder / "locks").glob("*"):
+        stale.unlink(missing_ok=True)
+    return lock
+
+
+def report_what_is_there() -> None:
+    """After a failure: tables, claims and report from the records that exist, missing cells with their reason."""
+    for plan in _planned():
+        for kind in ("table", "claims", "report"):
+            subprocess.run([PYTHON, "-m", "shared.run", kind, str(plan.spec_path)], check=False)
+        print(f"partial report: {plan.folder / 'report.html'}", file=sys.stderr)
+
+
+def _planned() -> list[Plan]:
+    slugs = {(job.path.parts[1], job.path.parts[2]) for job in _jobs.values() if job.content["kind"] == "row"}
+    return [plan_of(slug, scale) for slug, scale in sorted(slugs)]
+
+
+def keep_imports_warm() -> None:
+    """Let the local jobs of this run share one process's imports (see `shared.warm`)."""
+    os.environ["REPLICATE_WARM"] = str(Path(".snakemake").resolve() / f"warm-{os.getpid()}.sock")
+
+
+def verdict_path(slug: str, scale: str) -> str:
+    """The last file of a paper's run."""
+    return str(results_of(slug, scale) / "verdict.json")

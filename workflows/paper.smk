@@ -1,0 +1,111 @@
+# The pipeline of one paper: rows -> tables -> claims -> report -> verdict. One rule for each kind of job and nothing
+# else; what a job does is `python -m shared.run`. A paper's Snakefile sets `slug` and includes this file.
+from shared import workflow as house
+
+SCALE = config.get("scale", "mini")
+HERE = f"results/{slug}"
+# As a module of the top-level Snakefile, a paper finds the shared rules there; run alone, it brings them itself.
+ALONE = workflow.modifier.is_main_snakefile()
+
+if ALONE:
+
+    rule paper:
+        default_target: True
+        input:
+            f"{HERE}/{SCALE}/verdict.json",
+
+    include: "stages.smk"
+
+    onerror:
+        house.report_what_is_there()
+
+
+rule verdict:
+    input:
+        spec=house.spec_path(slug),
+        report=f"{HERE}/{{scale}}/report.html",
+    output:
+        f"{HERE}/{{scale}}/verdict.json",
+    log:
+        f"{HERE}/{{scale}}/logs/verdict.log",
+    wildcard_constraints:
+        scale="[^/]+",
+    shell:
+        "{house.PYTHON} -m shared.run verdict {input.spec} > {log} 2>&1"
+
+
+rule row:
+    input:
+        unpack(house.row_inputs(slug)),
+    output:
+        f"{HERE}/{{scale}}/records/{{name}}.json",
+    log:
+        f"{HERE}/{{scale}}/logs/{{name}}.log",
+    wildcard_constraints:
+        scale="[^/]+",
+    threads: house.asked("threads", f"{HERE}/{{scale}}/records/{{name}}.json")
+    resources:
+        mem_mb=house.asked("memory_mb", f"{HERE}/{{scale}}/records/{{name}}.json"),
+        runtime=house.asked("runtime_min", f"{HERE}/{{scale}}/records/{{name}}.json"),
+        gpu=house.asked("gpu", f"{HERE}/{{scale}}/records/{{name}}.json"),
+    shell:
+        "{house.PYTHON} -m shared.run row {input.job} --threads {threads} --gpus {resources.gpu} > {log} 2>&1"
+
+
+rule table:
+    input:
+        unpack(house.table_inputs(slug)),
+    output:
+        f"{HERE}/{{scale}}/tables.json",
+    log:
+        f"{HERE}/{{scale}}/logs/table.log",
+    wildcard_constraints:
+        scale="[^/]+",
+    shell:
+        "{house.PYTHON} -m shared.run table {input.spec} > {log} 2>&1"
+
+
+rule claims:
+    input:
+        spec=house.spec_path(slug),
+        tables=f"{HERE}/{{scale}}/tables.json",
+        claims=house.ROOT / "papers" / slug / "claims.yaml",
+    output:
+        f"{HERE}/{{scale}}/claims.json",
+    log:
+        f"{HERE}/{{scale}}/logs/claims.log",
+    wildcard_constraints:
+        scale="[^/]+",
+    shell:
+        "{house.PYTHON} -m shared.run claims {input.spec} > {log} 2>&1"
+
+
+rule report:
+    input:
+        spec=house.spec_path(slug),
+        tables=f"{HERE}/{{scale}}/tables.json",
+        claims=f"{HERE}/{{scale}}/claims.json",
+    output:
+        html=f"{HERE}/{{scale}}/report.html",
+        markdown=f"{HERE}/{{scale}}/report.md",
+    log:
+        f"{HERE}/{{scale}}/logs/report.log",
+    wildcard_constraints:
+        scale="[^/]+",
+    shell:
+        "{house.PYTHON} -m shared.run report {input.spec} > {log} 2>&1"
+
+
+rule tune:
+    input:
+        unpack(house.tune_inputs(slug)),
+    output:
+        f"{HERE}/{{scale}}/tuned.json",
+    log:
+        f"{HERE}/{{scale}}/logs/tune.log",
+    wildcard_constraints:
+        scale="[^/]+",
+    shell:
+        "{house.PYTHON} -m shared.run tune {input.spec} > {log} 2>&1"
+
+
