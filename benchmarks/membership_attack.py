@@ -1,19 +1,18 @@
-"""The membership attack against raw scikit-learn: `python benchmarks/membership_attack.py [--each N]`.
+"""The membership attack against raw scikit-learn: `python -m benchmarks.membership_attack [--each
+N]`.
 
-Realistic float32 confidences (most near 1; a share of wrong predictions): N members and N non-members train the attack,
-N/2 forget items are classified, once for each one-dimensional feature. Prints seconds, ratio and the number of items
-whose prediction differs, and writes benchmarks/results/membership_attack.json.
+Realistic float32 confidences (most near 1; a share of wrong predictions): N members and N
+non-members train the attack, N/2 forget items are classified, once for each one-dimensional
+feature. Prints seconds, ratio and the number of items whose prediction differs, and writes
+benchmarks/results/membership_attack.json.
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from sklearn.svm import SVC
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.files import write_json
 from shared.metrics.membership import FEATURES, Probabilities, attack
@@ -22,7 +21,8 @@ ONE_DIMENSIONAL = ("confidence", "correctness", "entropy", "modified_entropy")
 
 
 def outputs(num: int, margin: float, spread: float, wrong: float, seed: int) -> Probabilities:
-    """Softmax outputs of a trained ten-class model: the margin of the true class is normal, some are lost."""
+    """Softmax outputs of a trained ten-class model: the margin of the true class is normal, some
+    are lost."""
     random = np.random.RandomState(seed)
     labels = random.randint(10, size=num)
     logits = random.randn(num, 10)

@@ -1,14 +1,13 @@
 """Passes over the data and peak memory of the saliency mask and influence unlearning.
 
-`python benchmarks/saliency_and_influence.py [--model NAME] [--samples N] [--batch B]`. Memory is the growth during the
-call in multiples of the parameters' bytes, next to what one forward and backward pass on the same batch takes
-(activations and one gradient). Exact on a GPU; on a CPU from the process's resident memory. Writes
-benchmarks/results/saliency_and_influence.json.
+`python -m benchmarks.saliency_and_influence [--model NAME] [--samples N] [--batch B]`. Memory is
+the growth during the call in multiples of the parameters' bytes, next to what one forward and
+backward pass on the same batch takes (activations and one gradient). Exact on a GPU; on a CPU from
+the process's resident memory. Writes benchmarks/results/saliency_and_influence.json.
 """
 
 import argparse
 import gc
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,6 @@ from pathlib import Path
 import psutil
 import torch
 import torch.nn.functional as F
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from papers.salun.method import largest, saliency_mask
 from shared.classification.context import Context

@@ -1,18 +1,25 @@
 """Images per second of the shared training loop against a plain Dataset and DataLoader loop.
 
 Both train the same network on random images of CIFAR's size, with the same augmentation (crop of 32
-after padding by 4, mirror), optimizer and precision. The plain loop is torchvision's usual recipe:
-PIL images, RandomCrop, RandomHorizontalFlip, ToTensor, two workers. CPU: the tiny network. GPU:
-ResNet-18 with batches of 256, and the share of the bf16 peak that a matrix product reaches in this run.
+after padding by 4, mirror), optimizer, number formats and CPU threads. The plain loop is the usual
+recipe of torchvision: PIL images, RandomCrop, RandomHorizontalFlip, ToTensor, two workers, default
+memory layout. CPU: the tiny network. GPU: ResNet-18 with batches of 256, and the share of the bf16
+peak that a matrix product reaches in this run.
+
+`ratio` compares wall times, which depend on what else the machine does: two loader processes get
+their own share of a busy one. `cpu_seconds_ratio` compares CPU seconds, workers included: what a
+job costs on a machine whose cores are all in use. The `same_layout` figures give the plain loop our
+channels-last layout too; what remains is the data path and the loop itself.
 
     python -m benchmarks.training_throughput [--images 4096] [--epochs 2] [--repeats 3]
 """
 
 import argparse
+import os
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -65,12 +72,29 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(model(batch.images), batch.labels)
 
 
-def ours(name: str, data: DeviceImages, epochs: int) -> float:
-    """Seconds that the shared loop takes for `epochs` epochs."""
+class Cost(NamedTuple):
+    """Seconds of wall and CPU time, that of finished child processes included."""
+
+    wall: float
+    cpu: float
+
+
+def now() -> Cost:
+    """The clocks of this moment."""
+    return Cost(time.perf_counter(), sum(os.times()[:4]))
+
+
+def since(start: Cost) -> Cost:
+    """What was spent since `start`."""
+    return Cost(*(b - a for a, b in zip(start, now(), strict=True)))
+
+
+def ours(name: str, data: DeviceImages, epochs: int) -> Cost:
+    """Cost of the shared loop for `epochs` epochs."""
     model = build(name, 10, seed=0).to(data.device)
     optimizer = make_optimizer(model.parameters(), OPTIMIZER)
     generator = torch.Generator().manual_seed(0)
-    started = time.perf_counter()
+    started = now()
     fit(
         model,
         lambda epoch, generator: data.batches(BATCH_SIZE, generator),
@@ -79,14 +103,16 @@ def ours(name: str, data: DeviceImages, epochs: int) -> float:
         epochs=epochs,
         generator=generator,
     )
-    return time.perf_counter() - started
+    return since(started)
 
 
-def plain(name: str, data: PilImages, epochs: int, device: torch.device) -> float:
-    """Seconds that the usual loop takes for `epochs` epochs, workers kept alive between them."""
+def plain(name: str, data: PilImages, epochs: int, device: torch.device, same_layout: bool) -> Cost:
+    """Cost of the usual loop for `epochs` epochs, workers kept alive between them."""
     policy = precision_for(device)
     policy.activate()
-    model = policy.arrange(build(name, 10, seed=0).to(device)).train()
+    model = build(name, 10, seed=0).to(device).train()
+    if same_layout:
+        policy.arrange(model)
     optimizer = make_optimizer(model.parameters(), OPTIMIZER)
     loader = DataLoader(
         data,
@@ -96,8 +122,7 @@ def plain(name: str, data: PilImages, epochs: int, device: torch.device) -> floa
         pin_memory=device.type == "cuda",
         persistent_workers=True,
     )
-    iter(loader)  # starts the workers outside the measured time
-    started = time.perf_counter()
+    started = now()
     loss = torch.zeros(())
     for _ in range(epochs):
         for cpu_images, cpu_labels in loader:
@@ -109,7 +134,9 @@ def plain(name: str, data: PilImages, epochs: int, device: torch.device) -> floa
             loss.backward()
             optimizer.step()
     loss.item()  # waits for the device
-    return time.perf_counter() - started
+    wall = since(started).wall
+    del loader  # ends the workers: only then does the system count their CPU time as ours
+    return Cost(wall, since(started).cpu)
 
 
 def step_flops(name: str, device: torch.device) -> int:
@@ -135,6 +162,12 @@ def peak_flops(device: torch.device, size: int = 8192, repeats: int = 20) -> flo
     return float(2 * size**3 * repeats / (time.perf_counter() - started))
 
 
+def ratio(theirs: list[Cost], ours: list[Cost], clock: str) -> float:
+    """Median over the pairs of runs of theirs / ours."""
+    pairs = zip(theirs, ours, strict=True)
+    return round(statistics.median(getattr(a, clock) / getattr(b, clock) for a, b in pairs), 3)
+
+
 def measure(num_images: int, epochs: int, repeats: int, threads: int) -> dict[str, Any]:
     """Alternate the two loops, so that a busy machine slows both; medians decide."""
     torch.set_num_threads(threads)
@@ -150,12 +183,15 @@ def measure(num_images: int, epochs: int, repeats: int, threads: int) -> dict[st
     )
     items = PilImages(images, labels)
     ours(name, resident, 1)  # kernels are chosen and caches filled
-    times_ours, times_plain = [], []
+    costs: dict[str, list[Cost]] = {"ours": [], "plain": [], "same_layout": []}
     for _ in range(repeats):
-        times_ours.append(ours(name, resident, epochs))
-        times_plain.append(plain(name, items, epochs, device))
-    ratio = statistics.median(b / a for a, b in zip(times_ours, times_plain, strict=True))
-    rate = num_images * epochs / statistics.median(times_ours)
+        costs["ours"].append(ours(name, resident, epochs))
+        costs["plain"].append(plain(name, items, epochs, device, same_layout=False))
+        costs["same_layout"].append(plain(name, items, epochs, device, same_layout=True))
+    rates = {
+        key: num_images * epochs / statistics.median(cost.wall for cost in value)
+        for key, value in costs.items()
+    }
     result: dict[str, Any] = {
         "device": device_name(device),
         "torch": torch.__version__,
@@ -166,13 +202,16 @@ def measure(num_images: int, epochs: int, repeats: int, threads: int) -> dict[st
         "repeats": repeats,
         "cpu_threads": threads,
         "deterministic": precision_for(device).deterministic,
-        "images_per_second": round(rate, 1),
-        "images_per_second_plain": round(num_images * epochs / statistics.median(times_plain), 1),
-        "ratio": round(ratio, 3),
+        "images_per_second": round(rates["ours"], 1),
+        "images_per_second_plain": round(rates["plain"], 1),
+        "ratio": ratio(costs["plain"], costs["ours"], "wall"),
+        "ratio_same_layout": ratio(costs["same_layout"], costs["ours"], "wall"),
+        "cpu_seconds_ratio": ratio(costs["plain"], costs["ours"], "cpu"),
+        "cpu_seconds_ratio_same_layout": ratio(costs["same_layout"], costs["ours"], "cpu"),
         "wanted_ratio": 4.0 if on_gpu else 1.5,
     }
     if on_gpu:
-        peak, used = peak_flops(device), step_flops(name, device) / BATCH_SIZE * rate
+        peak, used = peak_flops(device), step_flops(name, device) / BATCH_SIZE * rates["ours"]
         result["bf16_peak_tflops"] = round(peak / 1e12, 1)
         result["model_tflops"] = round(used / 1e12, 1)
         result["share_of_peak"] = round(used / peak, 4)

@@ -82,7 +82,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 # A finished job stays visible to squeue for as long as a workflow may wait between two looks.
 MinJobAge=600
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$memory_mb State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc --all) RealMemory=$memory_mb State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 EOF
   printf '%s\nCgroupPlugin=cgroup/v1\nIgnoreSystemd=yes\n' "$MARK" >"$CONF_DIR/cgroup.conf"
@@ -104,7 +104,7 @@ start() {
   launch slurmctld -D
   launch slurmd -D
   wait_for 30 node_is_idle
-  echo "SLURM is up: partition debug, $(nproc) cores; stop it with $0 stop"
+  echo "SLURM is up: partition debug, $(nproc --all) cores; stop it with $0 stop"
 }
 
 node_is_idle() { [ "$(timeout 5 sinfo --noheader --format=%T 2>/dev/null)" = idle ]; }

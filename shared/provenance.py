@@ -3,6 +3,7 @@
 import functools
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
@@ -14,11 +15,12 @@ PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "accelerate", "tran
 
 
 def provenance(job: dict[str, Any]) -> dict[str, Any]:
-    """Commit, dirty flag, digests of the job and its data, versions. The same job on the same machine gives the same."""
+    """Commit, dirty flag, digests of the job and its data, versions; equal for equal jobs, but for the date (UTC)."""
     from shared.data.manifest import load_manifest
 
     return {
         **_code(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "job_digest": digest(job),
         "data": {name: load_manifest(name).identity() for name in job["manifests"]},
         "versions": _versions(),

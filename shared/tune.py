@@ -116,7 +116,7 @@ def main() -> int:
     arguments, passed_on = parser.parse_known_args()
     target = f"results/{arguments.slug}/{arguments.scale}/tuned.json"
     Path(target).unlink(missing_ok=True)  # the choice is cheap and always made anew; finished points are kept
-    command = [sys.executable, "-m", "snakemake", "--cores", str(arguments.cores), "--config", f"scale={arguments.scale}", *passed_on, target]
+    command = [sys.executable, "-m", "snakemake", "--cores", str(arguments.cores), "--config", f"scale={arguments.scale}", *passed_on, "--", target]
     code = subprocess.run(command, check=False).returncode
     if code == 0:
         print(f"papers/{arguments.slug}/tuning/{arguments.scale}.yaml and .csv are written; commit both")

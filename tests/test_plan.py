@@ -118,7 +118,7 @@ def test_like_takes_options_and_like_into_wraps_them(paper):
 def test_a_row_waits_for_its_method_its_stages_and_its_data(paper):
     built = paper()
     job = next(c for c in built.cells if c.row == "SalUn").jobs[0]
-    assert job.inputs[0] == "papers/salun/method.py"
+    assert job.inputs[0] == str(ROOT / "papers" / "salun" / "method.py")
     assert sum(path.startswith("results/stages/") for path in job.inputs) == 2  # one original a seed
     assert any(path.endswith("digits/pulled.json") for path in job.inputs)
 

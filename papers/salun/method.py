@@ -26,12 +26,11 @@ from shared.training.state import LoopState
 class SalunOptions(RelabelOptions):
     """keep: q, the share of weights that may move (0.5: the median gradient is the threshold).
 
-    mask: "saliency" is the paper; "random" draws as many weights blindly (the ablation of the mask).
-    mask_decay_leak: False is the paper's equation. True is the released code until February 2026,
-    which made the published numbers: only gradients were masked, so weight decay and its momentum
-    still moved masked-out weights.
-    mask_batch: batch of the gradient pass. The batches' *mean* gradients are added, so a last,
-    smaller batch weighs more per image.
+    mask: "saliency" is the paper; "random" draws as many weights blindly (the ablation of the
+    mask). mask_decay_leak: False is the paper's equation. True is the released code until February
+    2026, which made the published numbers: only gradients were masked, so weight decay and its
+    momentum still moved masked-out weights. mask_batch: batch of the gradient pass. The batches'
+    *mean* gradients are added, so a last, smaller batch weighs more per image.
     """
 
     keep: Fraction = 0.5
@@ -170,10 +169,10 @@ def saliency_mask(
     for images in forget.batches(batch, context.generator("saliency mask")):
         (-F.cross_entropy(model(images.images), images.labels)).backward()
     context.count(num_batches(forget, batch))
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    parameters = {name: p for name, p in model.named_parameters() if p.grad is not None}
+    flat = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).abs_()
     model.zero_grad(set_to_none=True)
-    flat = torch.cat([gradient.flatten() for gradient in gradients.values()]).abs_()
-    return _as_mask(largest(flat, int(keep * flat.numel())), gradients)
+    return _as_mask(largest(flat, int(keep * flat.numel())), parameters)
 
 
 def random_mask(model: nn.Module, keep: float, context: Context) -> Mask:

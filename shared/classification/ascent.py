@@ -1,4 +1,4 @@
-"""Unlearning by climbing the loss of D_f: GA and NegGrad+ (salun dossier 2.4)."""
+"""Unlearning by climbing the loss of D_f: GA and NegGrad+."""
 
 from collections.abc import Iterator
 

@@ -20,7 +20,7 @@ from shared.classification.options import AdamOptions, SgdOptions
 from shared.errors import UserError
 from shared.results.records import Cost
 from shared.training.checkpoint import Checkpoint
-from shared.training.loop import EpochBatches, EpochHook, FitResult, Hook, Loss, fit
+from shared.training.loop import EpochBatches, FitResult, Hook, Loss, fit
 from shared.training.mask import WeightMask
 from shared.training.optim import make_optimizer
 from shared.training.options import OptimizerOptions, ScheduleOptions
@@ -95,11 +95,9 @@ class Context:
         options: SgdOptions | AdamOptions,
         *,
         stream: str = "unlearn",
-        epochs: int | None = None,
         schedule: ScheduleOptions | None = None,
         on_epoch_start: Hook | None = None,
         after_step: Hook | None = None,
-        on_epoch_end: EpochHook | None = None,
         stateful: Mapping[str, Stateful] | None = None,
     ) -> FitResult:
         """Train `model` in place with the options' optimiser; the shared loop, under this run's
@@ -108,7 +106,6 @@ class Context:
         stream: names the generator of order and augmentation and the checkpoint; two calls in one
         method take two.
         """
-        epochs = options.epochs if epochs is None else epochs
         masked = WeightMask(model, self.mask, self.mask_leak) if self.mask is not None else None
         kept = {**(stateful or {}), **({"mask": masked} if masked else {})}
         started = time.perf_counter()
@@ -117,13 +114,12 @@ class Context:
             epoch_batches,
             loss,
             optimizer=make_optimizer(model.parameters(), optimizer_options(options)),
-            epochs=epochs,
+            epochs=options.epochs,
             generator=self.generator(stream),
-            schedule=Schedule(schedule, epochs) if schedule else None,
+            schedule=Schedule(schedule, options.epochs) if schedule else None,
             on_epoch_start=on_epoch_start,
             after_backward=masked.after_backward if masked else None,
             after_step=_both(after_step, masked.after_step if masked else None),
-            on_epoch_end=on_epoch_end,
             checkpoint=self._checkpoint(stream),
             stateful=kept,
             description=stream,

@@ -4,6 +4,7 @@ each seed."""
 import functools
 import json
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -11,7 +12,8 @@ from shared.classification.protocol import DataSpec, ForgetSpec
 from shared.classification.splits import Split, make_split
 from shared.data.images import load_images
 from shared.errors import ConfigError
-from shared.training.device_images import DeviceImages
+from shared.training.device_images import Arrays, DeviceImages
+from shared.training.options import Augment
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,9 @@ class Images:
 
 @dataclass(frozen=True)
 class Sides:
-    """The images of one seed. forget, retain: with the training augmentation; unseen,
-    unseen_forgotten (test images of the forgotten class, maybe none), validation: without."""
+    """The images of one seed. forget, retain: with the training augmentation; validation, test,
+    test_forgotten (test images of the forgotten class, maybe none): without."""
 
-    original: DeviceImages
     forget: DeviceImages
     retain: DeviceImages
     validation: DeviceImages
@@ -50,10 +51,11 @@ def load(spec: DataSpec, device: torch.device) -> Images:
 
 
 @functools.lru_cache(maxsize=2)
-def _load(key: str, augment, device: str) -> Images:  # type: ignore[no-untyped-def]
+def _load(key: str, augment: Augment, device: str) -> Images:
     spec = json.loads(key)
     train, test = (
-        load_images(spec["name"], split, **spec["loader"]) for split in ("train", "test")
+        cast(Arrays, load_images(spec["name"], split, **spec["loader"]))
+        for split in ("train", "test")
     )
     return Images(
         DeviceImages.from_arrays(train, device, augment if augment.pad or augment.flip else None),
@@ -78,7 +80,6 @@ def sides(images: Images, spec: DataSpec, forget: ForgetSpec | None, seed: int) 
 def _cut(images: Images, split: Split) -> Sides:
     held_out = images.train if split.validation_source == "train" else images.test
     return Sides(
-        original=images.train.subset(split.train),
         forget=images.train.subset(split.forget),
         retain=images.train.subset(split.retain),
         validation=held_out.subset(split.validation).without_augmentation(),

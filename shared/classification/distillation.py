@@ -1,4 +1,4 @@
-"""Unlearning by distillation from teachers: SCRUB and Bad Teacher (salun dossier 2.4)."""
+"""Unlearning by distillation from teachers: SCRUB and Bad Teacher."""
 
 import copy
 from collections.abc import Iterator

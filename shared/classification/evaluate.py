@@ -1,4 +1,4 @@
-"""The columns of an unlearning table: UA, RA, TA, MIA and its siblings (salun dossier 6)."""
+"""The columns of an unlearning table: UA, RA, TA, MIA and its siblings (the protocol of SalUn, arXiv:2310.12508)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Reference rows and fine-tuning: Original, Retrain, FT (salun dossier 2.4)."""
+"""Reference rows and fine-tuning: Original, Retrain, FT."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

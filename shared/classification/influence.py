@@ -1,4 +1,4 @@
-"""IU: one Newton step away from D_f (Izzo et al. 2021, with WoodFisher; salun dossier 2.4).
+"""IU: one Newton step away from D_f (Izzo et al. 2021, with WoodFisher).
 
 theta_u = theta_o + alpha k,  k ~ H^-1 v,  v = (n_f / N_all) (mean gradient on D_f - mean gradient
 on D_r).
@@ -8,6 +8,7 @@ differentiation gives for a whole batch at once: no per-sample gradient is ever 
 number of samples.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 
 import torch
@@ -148,7 +149,9 @@ def directional(model: nn.Module, batch: Batch, direction: Vector) -> Tensor:
         )
 
     tangents = dict(zip(parameters, direction, strict=True))
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch scripts its own forward-mode rules and warns that scripting is deprecated
+        warnings.simplefilter("ignore", FutureWarning)
         products: Tensor = jvp(losses, (parameters,), (tangents,))[1]
     return products
 
@@ -156,9 +159,12 @@ def directional(model: nn.Module, batch: Batch, direction: Vector) -> Tensor:
 def conjugate_gradients(
     product: Callable[[Vector], Vector], right: Vector, iterations: int, tolerance: float
 ) -> Vector:
-    """Solve A x = right for a symmetric positive definite A given as a function."""
+    """Solve A x = right for a symmetric positive definite A given as a function.
+
+    `right` is used up: it becomes the residual, which saves a vector of the model's size.
+    """
     solution = [torch.zeros_like(part) for part in right]
-    residual = [part.clone() for part in right]
+    residual = right
     search = [part.clone() for part in right]
     norm = start = _dot(residual, residual)
     for _ in range(iterations):

@@ -1,4 +1,4 @@
-"""Unlearning in the last layers only: CF-k and EU-k (Goel et al. 2022; salun dossier 2.4)."""
+"""Unlearning in the last layers only: CF-k and EU-k (Goel et al. 2022)."""
 
 import torch
 from torch import nn

@@ -6,7 +6,7 @@ from shared.options import Count, NonNegative, Options, Positive
 
 
 class SgdOptions(Options):
-    """SGD with momentum at a constant learning rate (salun dossier 2.4)."""
+    """SGD with momentum at a constant learning rate."""
 
     lr: Positive
     epochs: Count = 10
@@ -25,7 +25,7 @@ class AdamOptions(Options):
 
 
 class RelabelOptions(SgdOptions):
-    """Random labelling (salun dossier 2.2).
+    """Random labelling.
 
     The random labels are drawn anew every time an image is seen: once an epoch. (The released code
     draws them at the start of the epoch in its mixed variant and with each batch in its sequential

@@ -1,4 +1,4 @@
-"""RL: random labels for D_f, true labels for D_r (salun dossier 2.2 without the mask)."""
+"""RL: random labels for D_f, true labels for D_r (SalUn without its mask, arXiv:2310.12508)."""
 
 from collections.abc import Iterator
 

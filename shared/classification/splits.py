@@ -1,5 +1,4 @@
-"""What is trained on, forgotten, retained and held out: indices into the data set (salun dossier 3
-and 9)."""
+"""What is trained on, forgotten, retained and held out: indices into the data set (SalUn's protocol)."""
 
 from dataclasses import dataclass
 
@@ -98,9 +97,10 @@ def _forgotten(labels: Indices, name: str, forget: ForgetSpec | None, seed: int)
     if forget.rule == "class":
         chosen = np.flatnonzero(labels == forget.class_index)
         if len(chosen) < 2:
+            present = ", ".join(map(str, np.unique(labels)))
             raise ConfigError(
                 f"data '{name}': forget.class_index {forget.class_index} has {len(chosen)} "
-                f"training images, needs 2; classes present: {', '.join(map(str, np.unique(labels)))}"
+                f"training images, needs 2; classes present: {present}"
             )
         return chosen
     num_forget = int(round(float(forget.fraction or 0) * len(labels), 6))

@@ -1,4 +1,4 @@
-"""UNSIR: impair with error-maximising noise, then repair (Tarun et al. 2023; salun dossier 2.4).
+"""UNSIR: impair with error-maximising noise, then repair (Tarun et al. 2023).
 Class-wise only."""
 
 from functools import partial

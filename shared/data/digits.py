@@ -1,4 +1,4 @@
-"""The digits of scikit-learn as the classification mini uses them (salun dossier, section 7)."""
+"""The digits of scikit-learn as the classification mini uses them (a small generalisation gap, so that there is something to forget)."""
 
 from pathlib import Path
 

@@ -244,11 +244,11 @@ def reason_of(error: Exception) -> str:
     if match := re.search(r"IncompleteRead\(\d+ bytes read, (\d+) more expected", text):
         return f"connection closed, {match.group(1)} bytes missing"
     for pattern in (
-        r"Failed to resolve [^)]*",
+        r"Failed to resolve '[^']*'",
         r"\[Errno -?\d+\] ([^'\")]*)",
         r"Read timed out",
         r"timed out",
     ):
         if match := re.search(pattern, text):
-            return match.group(1 if match.lastindex else 0).strip("'\" (")
+            return match.group(1 if match.lastindex else 0).strip()
     return re.sub(r"<[^>]*>:? ?", "", text)[:200] or type(error).__name__

@@ -10,7 +10,7 @@ from shared.errors import ConfigError
 def validation_split(
     labels: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hold out `fraction` of every class (salun dossier 3: 10 %, seed 1 for the original model).
+    """Hold out `fraction` of every class (SalUn's released code: 10 %, seed 1 for the original model).
 
     One `RandomState(seed)` serves all classes: for class 0, 1, ... in turn it draws int(fraction *
     count) of the class's positions (ascending) without replacement. Returns (train_indices,
@@ -36,7 +36,7 @@ def draw(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def forget_split(num_items: int, num_forget: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random forget set (salun dossier 3): RandomState(seed - 1).choice(num_items, num_forget).
+    """Random forget set (as SalUn's released code does): RandomState(seed - 1).choice(num_items, num_forget).
 
     Returns (forget_indices, retain_indices), int64: forget in draw order, retain ascending. The
     released code subtracts one from its seed, so seed must be at least 1.

@@ -1,5 +1,5 @@
 """Distance to the retrained model: the ideal is not a high or low value but Retrain's (salun
-dossier 6)."""
+SalUn, arXiv:2310.12508)."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,5 +1,5 @@
 """Membership inference by a support vector machine: the MIA column of the unlearning tables (salun
-dossier 6).
+SalUn, arXiv:2310.12508).
 
 The attack is trained on the *unlearned* model: members are the first items of D_r in data-set
 order, non-members the unseen images, equally many of both. It is `SVC(C=3, kernel="rbf",

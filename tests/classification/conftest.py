@@ -55,7 +55,7 @@ def model(trained):
 
 @pytest.fixture
 def forget():
-    return make_images(90, seed=0).subset(range(0, 30))
+    return make_images(90, seed=0).subset(range(30))
 
 
 @pytest.fixture

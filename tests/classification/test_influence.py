@@ -31,7 +31,9 @@ def naive_v(model, forget, retain):
     model.eval()
     means = []
     for data in (forget, retain):
-        gradients = [sample_gradient(model, x, y) for x, y in zip(data.images, data.labels, strict=True)]
+        gradients = [
+            sample_gradient(model, x, y) for x, y in zip(data.images, data.labels, strict=True)
+        ]
         means.append(torch.stack(gradients).mean(0))
     return len(forget) / (len(forget) + len(retain)) * (means[0] - means[1])
 
@@ -57,7 +59,9 @@ def naive_woodfisher(model, forget, retain, num):
     """o_i = F_{i-1}^-1 g_i with F_0 = identity, dense."""
     samples = list(zip(retain.images, retain.labels, strict=True))[:num]
     gradients = torch.stack([sample_gradient(model, x, y) for x, y in samples])
-    fisher = torch.eye(gradients.shape[1], dtype=torch.float64) + gradients.T @ gradients / len(samples)
+    fisher = torch.eye(gradients.shape[1], dtype=torch.float64) + gradients.T @ gradients / len(
+        samples
+    )
     return torch.linalg.solve(fisher, naive_v(model, forget, retain))
 
 
@@ -113,7 +117,10 @@ def test_directional_is_a_product_with_every_sample_gradient(model, forget):
     model.eval()
     batch = next(forget.batches(8, shuffle=False))
     direction = [torch.randn(p.shape) for p in model.parameters()]
-    expected = [sample_gradient(model, x, y) @ flat(direction) for x, y in zip(batch.images, batch.labels, strict=True)]
+    expected = [
+        sample_gradient(model, x, y) @ flat(direction)
+        for x, y in zip(batch.images, batch.labels, strict=True)
+    ]
     torch.testing.assert_close(
         directional(model, batch, direction).double(), torch.stack(expected), atol=1e-5, rtol=1e-4
     )
@@ -136,6 +143,9 @@ def test_a_mask_keeps_the_other_weights(model, forget, retain, context):
 def test_conjugate_gradients_solve_in_as_many_steps_as_dimensions():
     torch.manual_seed(0)
     root = torch.randn(6, 6, dtype=torch.float64)
-    matrix, right = root @ root.T + torch.eye(6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
-    (found,) = conjugate_gradients(lambda v: [matrix @ v[0]], [right], 12, 1e-14)
+    matrix, right = (
+        root @ root.T + torch.eye(6, dtype=torch.float64),
+        torch.randn(6, dtype=torch.float64),
+    )
+    (found,) = conjugate_gradients(lambda v: [matrix @ v[0]], [right.clone()], 12, 1e-14)
     torch.testing.assert_close(found, torch.linalg.solve(matrix, right))

@@ -1,4 +1,5 @@
-"""Every baseline: weights move, costs are counted, one seed is one result; then each one's limits."""
+"""Every baseline: weights move, costs are counted, one seed is one result; then each one's
+limits."""
 
 import copy
 
@@ -26,7 +27,8 @@ OPTIONS = {
     "cf_k": {"lr": 0.01, "epochs": 2, "batch": 16, "num_layers": 1},
     "eu_k": {"lr": 0.01, "epochs": 2, "batch": 16, "num_layers": 1},
 }
-# forward/backward batches of the options above: 30 forget images are 2 batches of 16, 60 retained are 4
+# forward/backward batches of the options above: 30 forget images are 2 batches of 16, 60 retained
+# are 4
 STEPS = {
     "original": 0,
     "retrain": 0,
@@ -122,7 +124,8 @@ def test_gradient_ascent_climbs(model, forget, retain, context):
 
 
 def test_scrub_limits(model, forget, retain, new_context):
-    """gamma = alpha = 0 and no max phase: no gradient, so weights only shrink by Adam's decay (off: none moves)."""
+    """gamma = alpha = 0 and no max phase: no gradient, so weights only shrink by Adam's decay (off:
+    none moves)."""
     still = run(
         "scrub", model, forget.subset([0]), retain, new_context(),
         gamma=0.0, alpha=0.0, max_epochs=1, epochs=1, weight_decay=0.0, decay_epochs=[], lr=1e-12,
@@ -142,7 +145,8 @@ def test_distillation_is_zero_between_equals_and_positive_otherwise():
 
 
 def test_bad_teacher_pulls_the_forget_set_to_the_untrained_net(model, forget, retain, new_context):
-    """With lr large enough for the toy, outputs on D_f come closer to the bad teacher's than they were."""
+    """With lr large enough for the toy, outputs on D_f come closer to the bad teacher's than they
+    were."""
     context = new_context(seed=5)
     bad = context.fresh_model("bad teacher").eval()(forget.images).softmax(1)
     before = (model.eval()(forget.images).softmax(1) - bad).abs().mean()
@@ -177,7 +181,9 @@ def test_eu_k_over_all_layers_is_training_from_scratch(model, forget, retain, ne
 def test_unsir_noise_raises_the_loss_and_needs_one_class(model, forget, retain, context):
     from shared.classification.unsir import first_of_each_class, train_noise
 
-    options = parse_options(METHODS["unsir"], {**OPTIONS["unsir"], "noise_penalty": 0.0, "noise_steps": 25})
+    options = parse_options(
+        METHODS["unsir"], {**OPTIONS["unsir"], "noise_penalty": 0.0, "noise_steps": 25}
+    )
     start = torch.randn((8, 1, 8, 8), generator=context.generator("noise"))
     noise = train_noise(model, forget, 0, options, context)
     label = torch.zeros(8, dtype=torch.int64)
@@ -190,7 +196,8 @@ def test_unsir_noise_raises_the_loss_and_needs_one_class(model, forget, retain, 
 
 
 def test_finetuning_resumes_from_its_checkpoint(model, forget, retain, new_context, tmp_path):
-    """A finished run's checkpoint gives the same weights at once, and the steps it took are still counted."""
+    """A finished run's checkpoint gives the same weights at once, and the steps it took are still
+    counted."""
     first = run("finetune", model, forget, retain, new_context(workdir=tmp_path, key="a"))
     context = new_context(workdir=tmp_path, key="a")
     again = run("finetune", model, forget, retain, context)

@@ -31,11 +31,20 @@ TASK = {
         ({"train": {"epochs": 3}}, "multistep needs them"),
         ({"train": {"epochs": "3", "schedule": "cosine"}}, "valid integer"),
         ({"data": {"name": "x", "mean": [0.5]}}, "mean and std go together"),
-        ({"data": {"name": "x", "validation": {"fraction": 0.0}}, "evaluate": {"split": "validation"}}, "needs data.validation"),
-        ({"forget": {"fraction": 0.1, "split_seed_bug": True}}, "validation split of the training set"),
+        (
+            {
+                "data": {"name": "x", "validation": {"fraction": 0.0}},
+                "evaluate": {"split": "validation"},
+            },
+            "needs data.validation",
+        ),
+        (
+            {"forget": {"fraction": 0.1, "split_seed_bug": True}},
+            "validation split of the training set",
+        ),
         ({"evaluate": {"membership": ["entropi"]}}, "'entropy'"),
     ],
-)  # fmt: skip
+)
 def test_bad_tasks_are_one_clear_line(change, message):
     with pytest.raises(ValidationError) as caught:
         Task(**{**TASK, **change})
@@ -86,7 +95,8 @@ def test_known_models_are_those_of_the_library():
 
 def test_planning_imports_no_torch():
     code = (
-        "import sys; import shared.classification.protocol as p; from shared.options import options_class; "
+        "import sys; import shared.classification.protocol as p; "
+        "from shared.options import options_class; "
         "[options_class(path) for path in (*p.METHODS.values(), 'papers.salun.method:salun', "
         "'papers.salun.method:masked', 'papers.boundary.method:shrink', "
         "'papers.unlearn_sparse.method:l1_sparse')]; print('torch' in sys.modules)"

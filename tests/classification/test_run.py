@@ -44,7 +44,9 @@ def make_stage(recipe, out):
 
 
 def row(folder, method, options, seed=1, task=TASK, **stage_names):
-    job = json.loads(json.dumps({"task": Task(**task).model_dump(), "method": method, "options": options}))
+    job = json.loads(
+        json.dumps({"task": Task(**task).model_dump(), "method": method, "options": options})
+    )
     names = stage_names or {"original": "original"}
     paths = {kind: folder / name for kind, name in names.items()}
     return run_row(job, seed, paths, folder / "work" / f"{method}-{seed}", 1)
@@ -55,7 +57,9 @@ def values(metrics):
 
 
 def test_retrain_row_is_the_stage_and_costs_what_it_cost(folder):
-    metrics, cost, extras = row(folder, "shared.classification.finetune:retrain", {}, retrain="retrain")
+    metrics, cost, extras = row(
+        folder, "shared.classification.finetune:retrain", {}, retrain="retrain"
+    )
     found = values(metrics)
     assert {"UA", "RA", "TA", "MIA", "MIA_correctness", "RTE", "steps"} == set(found)
     # 270 retained images are 5 batches of 64
@@ -66,7 +70,10 @@ def test_retrain_row_is_the_stage_and_costs_what_it_cost(folder):
 
 
 def test_rows_are_deterministic_and_counted(folder):
-    method, options = "papers.salun.method:salun", {"lr": 0.05, "keep": 0.1, "batch": 64, "epochs": 2}
+    method, options = (
+        "papers.salun.method:salun",
+        {"lr": 0.05, "keep": 0.1, "batch": 64, "epochs": 2},
+    )
     first, cost, _ = row(folder, method, options)
     # one pass over 30 forget images for the mask, then 1 + 5 batches an epoch
     assert cost.steps == 1 + 2 * 6
@@ -85,7 +92,9 @@ def test_original_scores_what_the_stage_recorded(folder):
     from shared.results.records import read_records
 
     found = values(row(folder, "shared.classification.finetune:original", {})[0])
-    assert found["TA"] == read_records(folder / "original" / "record.json")[0].metric("test_accuracy")
+    assert found["TA"] == read_records(folder / "original" / "record.json")[0].metric(
+        "test_accuracy"
+    )
     assert found["steps"] == 0
 
 
@@ -107,8 +116,16 @@ def test_validation_split_is_another_set(folder):
 
 
 def test_best_epoch_is_kept(folder, tmp_path):
-    """With a learning rate that ruins the last epochs, selection on the validation set keeps the best."""
-    change = {"epochs": 4, "batch": 64, "lr": 0.05, "schedule": "multistep", "milestones": [2], "decay": 60.0}
+    """With a learning rate that ruins the last epochs, selection on the validation set keeps the
+    best."""
+    change = {
+        "epochs": 4,
+        "batch": 64,
+        "lr": 0.05,
+        "schedule": "multistep",
+        "milestones": [2],
+        "decay": 60.0,
+    }
     kept = Task(**{**TASK, "train": {**change, "select": "best_validation"}})
     record = make_stage(stages(kept, 1)["original"], tmp_path / "best")
     scores = [epoch["validation_accuracy"] for epoch in record.extras["history"]]
@@ -133,7 +150,10 @@ def test_stage_resumes_and_ends_in_the_same_weights(folder, tmp_path):
 @pytest.mark.parametrize(
     ("forget", "message"),
     [
-        ({"rule": "class", "class_index": 10}, "class_index 10 does not exist, the last class is 9"),
+        (
+            {"rule": "class", "class_index": 10},
+            "class_index 10 does not exist, the last class is 9",
+        ),
         ({"rule": "random", "fraction": 0.001}, "of 300 images is 0"),
     ],
 )

@@ -48,7 +48,7 @@ def test_class_wise_takes_the_class_and_leaves_it_out_of_the_unseen_images():
 
 
 def test_split_seed_bug_reaches_into_the_originals_validation_images():
-    """About 10 % of D_f and D_r come from the split of another seed (dossier section 9)."""
+    """About 10 % of D_f and D_r come from the split of another seed."""
     found = split(ForgetSpec(fraction=0.5, split_seed_bug=True))
     np.testing.assert_array_equal(found.train, split().train)
     marked, _ = validation_split(TRAIN, 0.1, 2)

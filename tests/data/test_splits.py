@@ -48,7 +48,7 @@ GOLDEN_VALIDATION = [27640, 47670, 38140, 34990, 27350]
 GOLDEN_FORGET = [25275, 12561, 24707, 25066, 33429]
 
 
-def test_seeds_one_and_two_differ_slightly_as_the_dossier_says() -> None:
+def test_seeds_one_and_two_differ_slightly_as_in_the_released_code() -> None:
     labels = np.tile(np.arange(10), 5000)
     first, second = (set(validation_split(labels, 0.1, seed)[1].tolist()) for seed in (1, 2))
     assert len(first & second) / 5000 == pytest.approx(0.1, abs=0.02)

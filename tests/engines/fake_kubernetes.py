@@ -6,6 +6,7 @@ in an empty folder as in a pod, and its exit code is what the API reports.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -32,9 +33,11 @@ class BatchApi:
         )
         container = manifest["spec"]["template"]["spec"]["containers"][0]
         with tempfile.TemporaryDirectory() as workdir:
+            # Of the submitting process's environment a pod has nothing.
             done = subprocess.run(
                 [*container["command"], *container["args"]],
                 cwd=workdir,
+                env={"PATH": os.environ["PATH"], "HOME": workdir},
                 capture_output=True,
                 text=True,
             )

@@ -1,5 +1,6 @@
 """The SLURM profile on a real SLURM: scripts/slurm_single_node.sh makes a cluster of one."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,28 @@ def test_jobs_run_inside_slurm_within_the_resources_of_their_rule(
             assert limit in shown.stdout
 
 
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_row_of_a_paper_is_computed_by_slurm_jobs(
+    slurm: None, checkout: Path, run_python: RunPython
+) -> None:
+    # Data, one trained model and one row, at mini scale with a single seed.
+    (checkout / "papers" / "salun" / "config" / "one_seed.yaml").write_text(
+        "base: mini\nseeds: {pilot: 0, test: [1]}\n"
+    )
+    record = checkout / "results/salun/one_seed/records/E1/random10/SalUn/s1.json"
+    target = str(record.relative_to(checkout))
+    done = run_python("-m", "snakemake", target, *ON_ONE_NODE, cwd=checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (measured,) = json.loads(record.read_text())["records"]
+    assert {metric["name"] for metric in measured["metrics"]} >= {"UA", "TA"}
+    rules = [comment.split("_wildcards_")[0] for comment in comments_of_jobs_from(checkout)]
+    assert sorted(rules) == ["rule_pull", "rule_salun_row", "rule_stage"]
+    # Imports are kept warm in a process on the submitting machine: a job that used it would run
+    # there, outside of what SLURM has given it.
+    assert not list((checkout / ".snakemake").glob("warm-*.log"))
+
+
 def test_a_gpu_job_asks_slurm_for_gpus(
     slurm: None,
     tiny_workflow: Callable[[Path, int], None],
@@ -75,11 +98,17 @@ def test_a_machine_with_a_configuration_of_its_own_is_left_alone(tmp_path: Path)
 
 def jobs_submitted_from(folder: Path) -> list[str]:
     """Ids of the SLURM jobs that were submitted from `folder`, by SLURM's own account."""
-    shown = subprocess.run(
-        ["squeue", "--noheader", "--states=all", "--format=%A %Z"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    pairs = [line.split(maxsplit=1) for line in shown.stdout.splitlines()]
-    return [job for job, where in pairs if where == str(folder)]
+    return [job for job, _ in submitted_from(folder)]
+
+
+def comments_of_jobs_from(folder: Path) -> list[str]:
+    """Rule and wildcards of the SLURM jobs that were submitted from `folder`."""
+    return [comment for _, comment in submitted_from(folder)]
+
+
+def submitted_from(folder: Path) -> list[tuple[str, str]]:
+    """(id, comment) of every SLURM job with this working folder, finished ones too."""
+    command = ["squeue", "--noheader", "--states=all", "--format=%A|%Z|%k"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [line.split("|", 2) for line in shown.splitlines()]
+    return [(job, comment) for job, where, comment in rows if where == str(folder)]

@@ -9,7 +9,6 @@ from shared.gpu.precision import Precision, precision_for
 def test_cpu_is_plain_float32():
     policy = precision_for(torch.device("cpu"))
     assert policy.autocast is None
-    assert not policy.channels_last
     layer = nn.Linear(2, 2)
     with policy.context():
         assert layer(torch.ones(1, 2)).dtype == torch.float32
@@ -80,6 +79,6 @@ def test_activation_leaves_a_cpu_run_alone(monkeypatch):
 def test_channels_last_changes_the_layout_only():
     conv = nn.Conv2d(3, 4, 3)
     before = conv.weight.clone()
-    Precision("cuda", channels_last=True).arrange(conv)
+    Precision("cpu").arrange(conv)
     assert conv.weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(conv.weight, before)

@@ -33,7 +33,8 @@ def test_original_scores_low_and_the_measure_is_in_percent():
 
 
 def test_exchanging_members_and_non_members_gives_the_complement():
-    """A model that is equal on both sides has no side: what one labelling calls member, the other denies."""
+    """A model that is equal on both sides has no side: what one labelling calls member, the other
+    denies."""
     first, second, forget = outputs(250, 3, 0), outputs(250, 3, 1), outputs(150, 3, 2)
     there = membership_attack(first, second, forget)["confidence"]
     back = membership_attack(second, first, forget)["confidence"]
@@ -70,7 +71,7 @@ def test_bad_input_is_one_clear_line():
 
 
 def test_gaps_reproduce_rows_of_the_published_table():
-    """SalUn, 10 %: (2.39 + 0.38 + 0.33 + 1.51) / 4 = 1.1525, printed as 1.15 (dossier section 9)."""
+    """SalUn, 10 %: (2.39 + 0.38 + 0.33 + 1.51) / 4 = 1.1525, printed as 1.15."""
     names = ["UA", "RA", "TA", "MIA"]
     retrain = {"UA": 5.24, "RA": 100.0, "TA": 94.26, "MIA": 12.88}
     salun = {"UA": 2.85, "RA": 99.62, "TA": 93.93, "MIA": 14.39}

@@ -50,7 +50,8 @@ def test_solution_is_optimal(case):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("feature", ["confidence", "entropy"])
 def test_same_predictions_as_sklearn(case, feature):
-    """Every prediction equals SVC's at a tight tolerance; at its default one wherever that says anything."""
+    """Every prediction equals SVC's at a tight tolerance; at its default one wherever that says
+    anything."""
     sides = [confidences(800, *CASES[case][i], seed=i + 10) for i in range(2)]
     queries = confidences(500, 8, 3, 0.03, seed=20)
     if feature == "entropy":

@@ -1,4 +1,3 @@
-import os
 import tarfile
 from pathlib import Path
 
@@ -183,18 +182,10 @@ def test_published_layout_is_mapped(tmp_path):
             load_published(tmp_path / path)
 
 
-def mirror():
-    folder = os.environ.get("DATA_MIRROR")
-    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    return Path(folder) if folder else (beside if beside.is_dir() else None)
-
-
 @pytest.fixture(scope="module")
-def cifar10_test_images():
-    if mirror() is None:
-        pytest.skip("needs the data mirror: set DATA_MIRROR to its folder")
+def cifar10_test_images(data_mirror):
     classes: dict[str, list[np.ndarray]] = {}
-    with tarfile.open(mirror() / "cifar10_jpeg" / "cifar10_jpeg.tar.xz") as archive:
+    with tarfile.open(data_mirror / "cifar10_jpeg" / "cifar10_jpeg.tar.xz") as archive:
         for member in archive:
             parts = Path(member.name).parts
             if member.isfile() and "test" in parts:
@@ -209,10 +200,10 @@ def cifar10_test_images():
 @pytest.mark.parametrize(
     ("file", "accuracy"), [("resnet20-12fca82f.th", 81.03), ("resnet56-4bfd9763.th", 83.20)]
 )
-def test_published_weights_score_as_measured(file, accuracy, cifar10_test_images):
+def test_published_weights_score_as_measured(file, accuracy, cifar10_test_images, data_mirror):
     images, labels = cifar10_test_images
     assert len(labels) == 10_000
-    model = load_published(mirror() / "resnet_cifar10" / file)
+    model = load_published(data_mirror / "resnet_cifar10" / file)
     with torch.inference_mode():
         predictions = torch.cat([model(part.float() / 255).argmax(1) for part in images.split(500)])
     assert 100 * (predictions == labels).double().mean().item() == pytest.approx(

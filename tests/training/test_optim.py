@@ -45,6 +45,26 @@ def test_steps_are_those_of_torchs_plain_optimizer(name):
     torch.testing.assert_close(*weights, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_foreign_memory_layout_does_not_mix_up_weights(name):
+    options, plain = CASES[name]
+    weights = []
+    for make in (lambda p: make_optimizer(p, options), plain):
+        generator = torch.Generator().manual_seed(0)
+        start = torch.randn(8, 4, 3, 3, generator=generator)
+        weight = nn.Parameter(start.to(memory_format=torch.channels_last))
+        optimizer = make([weight])
+        for step in range(4):
+            # what a hook may do: a gradient, or a momentum, in the default layout
+            weight.grad = torch.randn(8, 4, 3, 3, generator=generator)
+            if step == 2:
+                state = optimizer.state[weight]
+                optimizer.state[weight] = {key: value.contiguous() for key, value in state.items()}
+            optimizer.step()
+        weights.append(weight.detach().clone())
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-6)
+
+
 def test_frozen_parameters_are_left_out():
     layer = nn.Linear(3, 2)
     layer.bias.requires_grad_(False)

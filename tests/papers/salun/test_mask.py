@@ -1,6 +1,7 @@
-"""The saliency mask: counts, order, nesting, sign, and what it does to training (dossier section 9)."""
+"""The saliency mask: counts, order, nesting, sign, and what it does to training."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from papers.salun.method import (
     largest,
     masked,
     random_mask,
-    salun,
     saliency_mask,
+    salun,
 )
 from shared.classification.options import RelabelOptions
 from shared.classification.relabel import random_label
@@ -41,7 +42,9 @@ def test_exactly_int_q_n_weights_are_kept(keep, model, forget, context):
         random_mask(model, keep, context),
     ):
         assert flat(mask).sum() == int(keep * total)
-        assert {n: m.shape for n, m in mask.items()} == {n: p.shape for n, p in model.named_parameters()}
+        assert {n: m.shape for n, m in mask.items()} == {
+            n: p.shape for n, p in model.named_parameters()
+        }
 
 
 def test_masks_nest(model, forget, context):
@@ -51,7 +54,7 @@ def test_masks_nest(model, forget, context):
         lambda q: random_mask(model, q, context),
     ):
         masks = [flat(make(q)) for q in keeps]
-        for small, large in zip(masks, masks[1:], strict=False):
+        for small, large in itertools.pairwise(masks):
             assert not (small & ~large).any()
 
 
@@ -74,7 +77,9 @@ def test_gradients_are_added_with_their_sign_over_batches(model, forget, context
     total = torch.zeros_like(parameters(model))
     for batch in forget.batches(16, context.generator("saliency mask")):
         loss = F.cross_entropy(model(batch.images), batch.labels)
-        total += torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+        total += torch.cat(
+            [g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]
+        )
     rank = (-total.abs()).argsort(stable=True).argsort()
     expected = rank < int(0.2 * len(total))
     model.train()  # the mask must not depend on the mode that it finds
@@ -95,9 +100,7 @@ def test_keeping_everything_is_random_labelling_to_the_bit(model, forget, retain
     )
     options = SalunOptions(**SETTING, keep=1.0, mask_decay_leak=False)
     whole = salun(copy.deepcopy(model), forget, retain, options, new_context())
-    for (name, a), b in zip(
-        plain.state_dict().items(), whole.state_dict().values(), strict=True
-    ):
+    for (name, a), b in zip(plain.state_dict().items(), whole.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
 

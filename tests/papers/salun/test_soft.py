@@ -32,7 +32,9 @@ def test_ratio_zero_shrinks_nothing(model, forget, retain, new_context):
     """k = 0 makes the released code fail; here it is plain random labelling."""
     options = SalunSoftOptions(**SETTING, mask_ratio=0.0, interleave="sequential")
     soft = salun_soft(copy.deepcopy(model), forget, retain, options, new_context())
-    plain = random_label(copy.deepcopy(model), forget, retain, RelabelOptions(**SETTING), new_context())
+    plain = random_label(
+        copy.deepcopy(model), forget, retain, RelabelOptions(**SETTING), new_context()
+    )
     assert torch.equal(parameters(soft), parameters(plain))
 
 
@@ -85,11 +87,10 @@ def test_anchor_is_reread_each_epoch_or_is_the_original(model, forget, retain):
 
 @pytest.mark.parametrize("interleave", ["mixed", "sequential"])
 def test_many_weights_stay_where_they_were(interleave, model, forget, retain, context):
-    options = SalunSoftOptions(
-        lr=0.02, epochs=1, batch=16, mask_ratio=0.9, interleave=interleave
-    )
+    options = SalunSoftOptions(lr=0.02, epochs=1, batch=16, mask_ratio=0.9, interleave=interleave)
     unlearned = salun_soft(copy.deepcopy(model), forget, retain, options, context)
     share = (parameters(unlearned) == parameters(model)).float().mean()
-    # the last step of the mixed stream still snaps 0.9 * 5/6 of the weights, of the sequential 0.9 * 2/6
+    # the last step of the mixed stream still snaps 0.9 * 5/6 of the weights, of the sequential 0.9
+    # * 2/6
     assert share >= (0.74 if interleave == "mixed" else 0.29)
     assert share < 1

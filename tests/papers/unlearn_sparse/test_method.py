@@ -25,7 +25,11 @@ def test_zero_penalty_is_finetuning_to_the_bit(model, forget, retain, new_contex
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
-    [("decaying", [1, 0.75, 0.5, 0.25]), ("constant", [1, 1, 1, 1]), ("growing", [0, 0.25, 0.5, 0.75])],
+    [
+        ("decaying", [1, 0.75, 0.5, 0.25]),
+        ("constant", [1, 1, 1, 1]),
+        ("growing", [0, 0.25, 0.5, 0.75]),
+    ],
 )
 def test_schedules(schedule, expected):
     options = L1SparseOptions(**SETTING, gamma=1.0, schedule=schedule)
@@ -45,10 +49,9 @@ def test_one_step_adds_the_subgradient(model, forget, retain, new_context):
 
 
 def test_penalty_makes_weights_smaller(model, forget, retain, new_context):
-    norms = [
-        parameters(
-            l1_sparse(copy.deepcopy(model), forget, retain, L1SparseOptions(**SETTING, gamma=g), new_context())
-        ).abs().sum()
-        for g in (0.0, 1e-3, 1e-2)
-    ]  # fmt: skip
-    assert norms[0] > norms[1] > norms[2]
+    def norm(gamma):
+        options = L1SparseOptions(**SETTING, gamma=gamma)
+        trained = l1_sparse(copy.deepcopy(model), forget, retain, options, new_context())
+        return parameters(trained).abs().sum()
+
+    assert norm(0.0) > norm(1e-3) > norm(1e-2)
