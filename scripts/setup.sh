@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fill .venv with the exact packages of requirements.lock and this project on top. Needs Python 3.11 or newer, no more.
-# Every package is checked against its digest in the lock, whichever tool installs it and wherever it comes from.
+# Every package is checked against its digest in the lock, whichever tool installs it and wherever it comes from. (Not
+# covered: the build tools of the few pure-Python packages that ship sources only, such as rouge-score.)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
