@@ -1,8 +1,8 @@
 # Table of contents: one module a paper, a target for each, all of them, and the board.
 #
-#     snakemake --cores 8 salun                          mini scale: minutes on a laptop
-#     snakemake --cores 8 --config scale=full salun      the paper's own scale
-#     snakemake --profile workflows/profiles/slurm salun
+#     snakemake salun --cores 8                          mini scale: a minute or two on a laptop
+#     snakemake salun --cores 8 --config scale=full      the paper's own scale
+#     snakemake salun --profile workflows/profiles/slurm
 from snakemake.utils import min_version
 
 from shared import workflow as house
@@ -11,9 +11,9 @@ from shared.paths import paper_slugs
 min_version("9.10")
 
 SCALE = config.get("scale", "mini")
+house.keep_imports_warm(workflow.is_main_process)
 if workflow.is_main_process:
     ALIVE = house.clear_stale_lock()
-    house.keep_imports_warm()
 
 
 rule all:
@@ -54,6 +54,11 @@ rule board:
         "results/logs/board.log",
     shell:
         "{house.PYTHON} -m shared.run board > {log} 2>&1"
+
+
+onstart:
+    if workflow.local_exec:
+        house.start_early()
 
 
 onerror:

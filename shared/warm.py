@@ -43,6 +43,16 @@ def submit(address: str, argv: list[str]) -> int | None:
     return int(answer) if answer else 1
 
 
+def start_early(address: str, modules: list[str]) -> None:
+    """Start the server before the first job asks for it, importing `modules`: the engine is still busy planning."""
+    owner = _owner(address)
+    if hasattr(os, "pidfd_open") and owner is not None:
+        with open(f"{address}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not Path(address).exists():
+                _start(address, owner, modules)
+
+
 def _owner(address: str) -> int | None:
     """Process id of the workflow that owns a socket `.../warm-<pid>.sock`, if it is alive."""
     pid = Path(address).stem.partition("-")[2]
@@ -72,10 +82,10 @@ def _connect(address: str, owner: int) -> socket.socket | None:
     return None
 
 
-def _start(address: str, owner: int) -> "subprocess.Popen[bytes]":
+def _start(address: str, owner: int, modules: list[str] | None = None) -> "subprocess.Popen[bytes]":
     with open(f"{address}.log", "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "shared.warm", address, str(owner)],
+            [sys.executable, "-m", "shared.warm", address, str(owner), *(modules or [])],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )
 
@@ -190,21 +200,33 @@ def preload(argv: list[str], cwd: str) -> None:
 
     Only imports: a thread pool started here would not exist in the children.
     """
-    import importlib
-
     import shared.run
 
     try:
         job = json.loads((Path(cwd) / shared.run.parse(argv).job).read_text(encoding="utf-8"))
-        importlib.import_module(job["run"].partition(":")[0])
     except Exception:
         traceback.print_exc()  # to the server's log; the child will meet the same error and report it as its own
+        return
+    import_all([job["run"].partition(":")[0]])
+
+
+def import_all(modules: list[str]) -> None:
+    """Import modules; one that cannot be imported fails again, and visibly, in the job that needs it."""
+    import importlib
+
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception:
+            traceback.print_exc()
     gc.freeze()
 
 
 def main() -> None:
-    """`python -m shared.warm <socket> <pid of the workflow>`."""
-    Server(sys.argv[1], int(sys.argv[2])).serve()
+    """`python -m shared.warm <socket> <pid of the workflow> [module to import at once ...]`."""
+    server = Server(sys.argv[1], int(sys.argv[2]))
+    import_all(sys.argv[3:])
+    server.serve()
 
 
 if __name__ == "__main__":

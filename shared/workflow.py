@@ -19,6 +19,7 @@ from shared.paths import ROOT, results_of, stage_folder
 from shared.plan import Job, Plan, pulled_marker
 from shared.results.claims import check_claims
 from shared.results.jobs import read_job
+from shared.warm import start_early as start_server
 
 PYTHON = sys.executable  # on a cluster every machine parses the workflow and finds its own
 _jobs: dict[str, Job] = {}  # record -> job, of every plan built so far
@@ -155,9 +156,22 @@ def _planned() -> list[Plan]:
     return [plan_of(slug, scale) for slug, scale in sorted(slugs)]
 
 
-def keep_imports_warm() -> None:
-    """Let the local jobs of this run share one process's imports (see `shared.warm`)."""
-    os.environ["REPLICATE_WARM"] = str(Path(".snakemake").resolve() / f"warm-{os.getpid()}.sock")
+def keep_imports_warm(main_process: bool) -> None:
+    """Let the local jobs of this run share one process's imports (see `shared.warm`).
+
+    A job on a cluster is a run of its own: it must not call back to the machine that submitted it.
+    """
+    os.environ.pop("REPLICATE_WARM", None)
+    if main_process:
+        os.environ["REPLICATE_WARM"] = str(Path(".snakemake").resolve() / f"warm-{os.getpid()}.sock")
+
+
+def start_early() -> None:
+    """Begin with the imports of the planned rows while the engine gets ready. Called when a local run starts."""
+    address = os.environ.get("REPLICATE_WARM")
+    modules = {str(job.content["run"]).partition(":")[0] for job in _jobs.values()}
+    if address and modules:
+        start_server(address, sorted(modules))
 
 
 def verdict_path(slug: str, scale: str) -> str:

@@ -16,6 +16,12 @@ if ALONE:
 
     include: "stages.smk"
 
+    house.keep_imports_warm(workflow.is_main_process)
+
+    onstart:
+        if workflow.local_exec:
+            house.start_early()
+
     onerror:
         house.report_what_is_there()
 
