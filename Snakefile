@@ -1,8 +1,8 @@
 # Table of contents: one module a paper, a target for each, all of them, and the board.
 #
-#     snakemake salun --cores 8                          mini scale: a minute or two on a laptop
-#     snakemake salun --cores 8 --config scale=full      the paper's own scale
-#     snakemake salun --profile workflows/profiles/slurm
+#     snakemake salun --cores 8                                   # mini: a minute on a laptop
+#     snakemake salun --cores 8 --config scale=full               # the paper's own scale
+#     snakemake salun --profile workflows/profiles/slurm          # on a cluster
 from snakemake.utils import min_version
 
 from shared import workflow as house
@@ -17,9 +17,9 @@ if workflow.is_main_process:
 
 
 rule all:
+    default_target: True
     input:
         [house.verdict_path(slug, SCALE) for slug in paper_slugs()],
-    default_target: True
 
 
 include: "workflows/stages.smk"
@@ -29,8 +29,7 @@ for slug in paper_slugs():
     prefix = f"{slug}_"
 
     module:
-        name:
-            slug
+        name: slug
         snakefile:
             f"papers/{slug}/Snakefile"
         config:

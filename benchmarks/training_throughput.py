@@ -188,10 +188,7 @@ def measure(num_images: int, epochs: int, repeats: int, threads: int) -> dict[st
         costs["ours"].append(ours(name, resident, epochs))
         costs["plain"].append(plain(name, items, epochs, device, same_layout=False))
         costs["same_layout"].append(plain(name, items, epochs, device, same_layout=True))
-    rates = {
-        key: num_images * epochs / statistics.median(cost.wall for cost in value)
-        for key, value in costs.items()
-    }
+    rates = {key: num_images * epochs / statistics.median(cost.wall for cost in value) for key, value in costs.items()}
     result: dict[str, Any] = {
         "device": device_name(device),
         "torch": torch.__version__,

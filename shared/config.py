@@ -119,7 +119,7 @@ class _Loader(yaml.CSafeLoader):
     """YAML with two traps removed: 1e-4 is a number, and a key given twice is an error."""
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
@@ -129,7 +129,7 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False)
     for key_node, _ in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge":
             continue
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if key in seen:
             raise yaml.MarkedYAMLError(problem=f"key '{key}' is given twice", problem_mark=key_node.start_mark)
         seen.add(key)
@@ -137,13 +137,13 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False)
     return loader.construct_mapping(node, deep=True)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)  # type: ignore[type-var]
+_Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
 
 
 def read_yaml(path: Path) -> Any:
     """Parse a YAML file safely. Raises ConfigError with file, line and problem."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a safe loader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -155,8 +155,10 @@ def read_yaml(path: Path) -> Any:
 def merge(base: Any, delta: Any) -> Any:
     """Lay `delta` over `base`: mappings merge key by key, everything else is replaced."""
     if isinstance(base, dict) and isinstance(delta, dict):
-        return {key: merge(base[key], delta[key]) if key in base and key in delta else delta.get(key, base.get(key))
-                for key in [*base, *(k for k in delta if k not in base)]}
+        return {
+            key: merge(base[key], delta[key]) if key in base and key in delta else delta.get(key, base.get(key))
+            for key in [*base, *(k for k in delta if k not in base)]
+        }
     return delta
 
 
@@ -171,7 +173,10 @@ def raw_config(slug: str, scale: str) -> dict[str, Any]:
     if not (folder / "config").is_dir():
         raise ConfigError(f"paper '{slug}' does not exist{nearest(slug, paper_slugs())}")
     if scale not in scales(slug):
-        raise ConfigError(f"papers/{slug}/config/{scale}.yaml: no such scale{nearest(scale, scales(slug))}; known: {', '.join(scales(slug))}")
+        raise ConfigError(
+            f"papers/{slug}/config/{scale}.yaml: no such scale{nearest(scale, scales(slug))}; "
+            f"known: {', '.join(scales(slug))}"
+        )
     values = _with_base(folder, scale, [])
     tuned = folder / "tuning" / f"{scale}.yaml"
     return merge(values, read_yaml(tuned) or {}) if tuned.is_file() else values

@@ -99,7 +99,9 @@ def _options_class(path: str, _modified: int) -> type[Options]:
         raise ConfigError(f"{file.name} line {error.lineno}: {error.msg}; the method '{path}' cannot be read") from None
     functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
     if function not in functions:
-        raise ConfigError(f"method '{path}': {file.name} has no function '{function}'{nearest(function, list(functions))}")
+        raise ConfigError(
+            f"method '{path}': {file.name} has no function '{function}'{nearest(function, list(functions))}"
+        )
     annotations = {a.arg: a.annotation for a in functions[function].args.args}
     annotation = annotations.get("options")
     if not isinstance(annotation, ast.Name):

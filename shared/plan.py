@@ -33,7 +33,7 @@ class Job:
     output: Path
     content: dict[str, Any]
     inputs: list[str] = field(default_factory=list)
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Plan:
         seeds = experiment.seeds or self.config.seeds.test
         return [
             self._cell(name, setting, row, seeds)
-            for setting, described in experiment.settings.items() if described.enabled
+            for setting, described in experiment.settings.items()
+            if described.enabled
             for row in experiment.rows
         ]
 
@@ -88,20 +89,37 @@ class Plan:
 
     def recipe(self, method: str, options: dict[str, Any], task: Any, seeds: list[int]) -> dict[str, Any]:
         """What decides a row's numbers."""
-        return {"track": self.config.track, "method": method, "options": options, "task": task.model_dump(), "seeds": seeds}
+        return {
+            "track": self.config.track,
+            "method": method,
+            "options": options,
+            "task": task.model_dump(),
+            "seeds": seeds,
+        }
 
     def new_row_job(self, name: str, recipe: dict[str, Any], task: Any) -> Job:
         """The job of a row; `name` is experiment/setting/row/seeds. Its stages enter the plan."""
         experiment, setting, row, _ = name.split("/", 3)
         wanted = self.track.stages_needed(recipe["method"])
         stages = {
-            seed: {kind: self._stage_job(kind, stage, task) for kind, stage in self.track.stages(task, seed).items() if kind in wanted}
+            seed: {
+                kind: self._stage_job(kind, stage, task)
+                for kind, stage in self.track.stages(task, seed).items()
+                if kind in wanted
+            }
             for seed in recipe["seeds"]
         }
         output = self.folder / "records" / f"{name}.json"
         content = {
-            "kind": "row", "paper": self.slug, "scale": self.scale, "experiment": experiment, "setting": setting,
-            "row": row, **recipe, "run": self.track.RUN_ROW, "manifests": self.track.manifests(task),
+            "kind": "row",
+            "paper": self.slug,
+            "scale": self.scale,
+            "experiment": experiment,
+            "setting": setting,
+            "row": row,
+            **recipe,
+            "run": self.track.RUN_ROW,
+            "manifests": self.track.manifests(task),
             "stages": {str(seed): {kind: job.content for kind, job in kinds.items()} for seed, kinds in stages.items()},
             "output": str(output),
         }
@@ -118,8 +136,14 @@ class Plan:
         if key not in self.stages:
             folder = stage_folder(key)
             content = {
-                "kind": "stage", "stage": kind, "digest": key, "recipe": recipe, "data": data,
-                "run": self.track.RUN_STAGE, "manifests": list(data), "output": str(folder / "record.json"),
+                "kind": "stage",
+                "stage": kind,
+                "digest": key,
+                "recipe": recipe,
+                "data": data,
+                "run": self.track.RUN_STAGE,
+                "manifests": list(data),
+                "output": str(folder / "record.json"),
             }
             self.stages[key] = Job(
                 folder / "stage.json", folder / "record.json", content, self._pulled(task), self.config.stage_resources
@@ -132,7 +156,9 @@ class Plan:
     def _check(self, name: str, experiment: Experiment) -> None:
         for metric in experiment.metrics:
             if metric not in self._metric_names():
-                raise self.resolver.error(name, f"metric '{metric}' does not exist{nearest(metric, self._metric_names())}")
+                raise self.resolver.error(
+                    name, f"metric '{metric}' does not exist{nearest(metric, self._metric_names())}"
+                )
         for row_name, row in experiment.rows.items():
             for setting in row.per_setting:
                 if setting not in experiment.settings:
@@ -152,19 +178,33 @@ class Plan:
         own_figures = [f"papers.{slug}.figures:figures"] if (papers_root() / slug / "figures.py").is_file() else []
         metrics = (*self.track.METRICS, *self.track.EXTRA_METRICS)
         return {
-            "kind": "spec", "paper": slug, "scale": self.scale, "title": self.config.title, "track": self.config.track,
-            "reference": self.track.REFERENCE, "gap_metrics": list(self.track.GAP),
+            "kind": "spec",
+            "paper": slug,
+            "scale": self.scale,
+            "title": self.config.title,
+            "track": self.config.track,
+            "reference": self.track.REFERENCE,
+            "gap_metrics": list(self.track.GAP),
             "metrics": [metric.model_dump() for metric in metrics],
             "published_data": self.config.published_data,
             "experiments": {name: self._experiment_spec(name, x) for name, x in self.config.experiments.items()},
             "cells": [
-                {"experiment": cell.experiment, "setting": cell.setting, "row": cell.row, "record": str(job.output),
-                 "error": str(job.output.with_suffix(".error.json"))}
-                for cell in self.cells for job in cell.jobs
+                {
+                    "experiment": cell.experiment,
+                    "setting": cell.setting,
+                    "row": cell.row,
+                    "record": str(job.output),
+                    "error": str(job.output.with_suffix(".error.json")),
+                }
+                for cell in self.cells
+                for job in cell.jobs
             ],
-            "seeds": self.config.seeds.test, "published_csv": f"papers/{slug}/published.csv",
-            "claims_yaml": f"papers/{slug}/claims.yaml", "figures": [self.track.FIGURES, *own_figures],
-            "deviations": self.config.deviations, "output": str(self.folder),
+            "seeds": self.config.seeds.test,
+            "published_csv": f"papers/{slug}/published.csv",
+            "claims_yaml": f"papers/{slug}/claims.yaml",
+            "figures": [self.track.FIGURES, *own_figures],
+            "deviations": self.config.deviations,
+            "output": str(self.folder),
             "stages": sorted(str(job.output) for job in self.stages.values()),
         }
 
@@ -177,11 +217,22 @@ class Plan:
         rows = {}
         for key, row in experiment.rows.items():
             method, options = self.resolver.row(name, shown, key)
-            rows[key] = {"label": row.label or key, "published": row.published or key, "method": method,
-                         "options": options, "per_setting": row.per_setting}
-        return {"title": experiment.title, "published_table": experiment.published_table, "settings": settings,
-                "rows": rows, "metrics": experiment.metrics, "note": experiment.note,
-                "seeds": experiment.seeds or self.config.seeds.test}
+            rows[key] = {
+                "label": row.label or key,
+                "published": row.published or key,
+                "method": method,
+                "options": options,
+                "per_setting": row.per_setting,
+            }
+        return {
+            "title": experiment.title,
+            "published_table": experiment.published_table,
+            "settings": settings,
+            "rows": rows,
+            "metrics": experiment.metrics,
+            "note": experiment.note,
+            "seeds": experiment.seeds or self.config.seeds.test,
+        }
 
     # ---- what the engine asks for
 

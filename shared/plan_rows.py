@@ -22,7 +22,12 @@ class Resolver:
         return ConfigError(f"{self.file}: {experiment}: {text}")
 
     def row(
-        self, experiment: str, setting: str, row: str, changes: dict[str, Any] | None = None, _seen: tuple[str, ...] = ()
+        self,
+        experiment: str,
+        setting: str,
+        row: str,
+        changes: dict[str, Any] | None = None,
+        _seen: tuple[str, ...] = (),
     ) -> tuple[str, dict[str, Any]]:
         """Import path and complete options of a row in a setting, `like` followed, `changes` (a grid point) on top."""
         here = f"{experiment}/{row}"

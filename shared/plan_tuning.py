@@ -39,8 +39,10 @@ def searches(plan: "Plan") -> list[Search]:
             task = plan.resolver.task(name, described, tuning.change)
             for row, values in experiment.rows.items():
                 if values.grid or row == plan.track.REFERENCE:
-                    points = [(point, _job(plan, f"{name}/{setting}/{row}/tuning-{index:03d}", point, task))
-                              for index, point in enumerate(grid_points(values.grid))]
+                    points = [
+                        (point, _job(plan, f"{name}/{setting}/{row}/tuning-{index:03d}", point, task))
+                        for index, point in enumerate(grid_points(values.grid))
+                    ]
                     found.append(Search(name, setting, row, points))
     return found
 
@@ -57,12 +59,25 @@ def write_search(plan: "Plan", found: list[Search]) -> None:
     assert tuning is not None  # `searches` has refused a plan without it
     for job in [*plan.stages.values(), *(job for search in found for _, job in search.points)]:
         write_json_if_changed(job.path, job.content)
-    write_json_if_changed(plan.tuning_path, {
-        "kind": "tune", "paper": plan.slug, "scale": plan.scale, "reference": plan.track.REFERENCE,
-        "gap_metrics": list(plan.track.GAP), "metric": tuning.metric, "seed": plan.config.seeds.pilot,
-        "searched": [
-            {"experiment": s.experiment, "setting": s.setting, "row": s.row,
-             "points": [{"options": point, "record": str(job.output)} for point, job in s.points]} for s in found
-        ],
-        "output": str(plan.folder / "tuned.json"),
-    })
+    write_json_if_changed(
+        plan.tuning_path,
+        {
+            "kind": "tune",
+            "paper": plan.slug,
+            "scale": plan.scale,
+            "reference": plan.track.REFERENCE,
+            "gap_metrics": list(plan.track.GAP),
+            "metric": tuning.metric,
+            "seed": plan.config.seeds.pilot,
+            "searched": [
+                {
+                    "experiment": s.experiment,
+                    "setting": s.setting,
+                    "row": s.row,
+                    "points": [{"options": point, "record": str(job.output)} for point, job in s.points],
+                }
+                for s in found
+            ],
+            "output": str(plan.folder / "tuned.json"),
+        },
+    )

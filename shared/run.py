@@ -27,7 +27,7 @@ def import_path(path: str) -> Callable[..., Any]:
     import importlib
 
     module, _, function = path.partition(":")
-    return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+    return getattr(importlib.import_module(module), function)
 
 
 # ---- stages and rows
@@ -70,7 +70,10 @@ def _row_seed(job: dict[str, Any], seed: int, work: Path, threads: int) -> Recor
         stages[kind] = Path(stage["output"]).parent
     metrics, cost, extras = import_path(job["run"])(job, seed, stages, work / f"seed-{seed}", threads)
     record = with_provenance(
-        Record(job["paper"], job["scale"], job["experiment"], job["setting"], job["row"], seed, metrics, cost, {}, extras), job
+        Record(
+            job["paper"], job["scale"], job["experiment"], job["setting"], job["row"], seed, metrics, cost, {}, extras
+        ),
+        job,
     )
     if is_main_process():
         write_records(done, [record])
@@ -198,7 +201,14 @@ def compute(job: dict[str, Any], arguments: argparse.Namespace) -> int:
         if len(held) > 1 and num_processes() == 1:
             folder = work_folder(job) if job["kind"] == "row" else Path(job["output"]).parent
             with only_one(folder):
-                same = [arguments.kind, arguments.job, "--threads", str(arguments.threads), "--gpus", str(arguments.gpus)]
+                same = [
+                    arguments.kind,
+                    arguments.job,
+                    "--threads",
+                    str(arguments.threads),
+                    "--gpus",
+                    str(arguments.gpus),
+                ]
                 return subprocess.run(launch_command("shared.run", same, len(held)), check=False).returncode
         from shared.gpu.threads import set_threads
 
@@ -224,8 +234,12 @@ def leave_reason(job: dict[str, Any], message: str) -> None:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Command line of one job."""
-    parser = argparse.ArgumentParser(prog="python -m shared.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["pull", "stage", "row", "table", "claims", "report", "verdict", "tune", "board"])
+    parser = argparse.ArgumentParser(
+        prog="python -m shared.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "kind", choices=["pull", "stage", "row", "table", "claims", "report", "verdict", "tune", "board"]
+    )
     parser.add_argument("job", nargs="?", default="", help="job file (pull: name of a manifest; board: none)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of this job")
     parser.add_argument("--gpus", type=int, default=1, help="GPUs of this job, as far as there are any (0: none)")

@@ -1,4 +1,7 @@
-"""A new paper's room: `python -m shared.scaffold <slug> [--title T]`. It runs as it is; CONTRIBUTING says what to fill in."""
+"""A new paper's room: `python -m shared.scaffold <slug> [--title T]`.
+
+It runs as it is; CONTRIBUTING.md says what to fill in.
+"""
 
 import argparse
 import re
@@ -18,7 +21,9 @@ TRACKS = ("classification",)
 def scaffold(slug: str, title: str, root: Path = ROOT) -> list[Path]:
     """Write `papers/<slug>/` and `tests/papers/<slug>/`; returns the new files. Never overwrites a room."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", slug):
-        raise UserError(f"'{slug}' cannot name a paper: small letters, digits and _ only, for it becomes a Python package")
+        raise UserError(
+            f"'{slug}' cannot name a paper: small letters, digits and _ only, for it becomes a Python package"
+        )
     room, tests = root / "papers" / slug, root / "tests" / "papers" / slug
     for folder in (room, tests):
         if folder.exists():
@@ -29,13 +34,13 @@ def scaffold(slug: str, title: str, root: Path = ROOT) -> list[Path]:
 
 
 def _render(source: Path, target: Path, slug: str, title: str) -> list[Path]:
-    templates = Environment(  # noqa: S701 (source files, not HTML)
-        loader=FileSystemLoader(source), undefined=StrictUndefined, keep_trailing_newline=True
-    )
+    templates = Environment(loader=FileSystemLoader(source), undefined=StrictUndefined, keep_trailing_newline=True)
     written = []
     for template in sorted(source.rglob("*.j2")):
         name = template.relative_to(source)
-        write_text(target / name.with_suffix(""), templates.get_template(name.as_posix()).render(slug=slug, title=title))
+        write_text(
+            target / name.with_suffix(""), templates.get_template(name.as_posix()).render(slug=slug, title=title)
+        )
         written.append(target / name.with_suffix(""))
     return written
 

@@ -90,8 +90,8 @@ def _values(points: list[Point], job: dict[str, Any]) -> str:
             rows = experiments.setdefault(point.experiment, {"rows": {}})["rows"]
             rows.setdefault(point.row, {"per_setting": {}})["per_setting"][point.setting] = point.options
     head = (
-        f"# Chosen by `python -m shared.tune {job['paper']} --scale {job['scale']}` on pilot seed {job['seed']}, smallest "
-        f"{job['metric']}.\n# The search is in {job['scale']}.csv; do not edit: change the grid and tune again.\n"
+        f"# Chosen by `python -m shared.tune {job['paper']} --scale {job['scale']}` on pilot seed {job['seed']},\n"
+        f"# smallest {job['metric']}. The search is in {job['scale']}.csv: change the grid and tune again.\n"
     )
     return head + yaml.safe_dump({"experiments": experiments}, sort_keys=False, allow_unicode=True)
 
@@ -103,20 +103,43 @@ def _search_table(points: list[Point], job: dict[str, Any]) -> str:
     for point in points:
         options = " ".join(f"{key}={value}" for key, value in point.options.items())
         values = [f"{point.metrics[name]:.4g}" for name in job["gap_metrics"]]
-        writer.writerow([point.experiment, point.setting, point.row, options, *values, f"{point.score:.4g}", "yes" if point.chosen else ""])
+        writer.writerow(
+            [
+                point.experiment,
+                point.setting,
+                point.row,
+                options,
+                *values,
+                f"{point.score:.4g}",
+                "yes" if point.chosen else "",
+            ]
+        )
     return stream.getvalue()
 
 
 def main() -> int:
     """Search through the workflow, then choose."""
-    parser = argparse.ArgumentParser(prog="python -m shared.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m shared.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("slug")
     parser.add_argument("--scale", default="mini")
     parser.add_argument("--cores", type=int, default=2)
     arguments, passed_on = parser.parse_known_args()
     target = f"results/{arguments.slug}/{arguments.scale}/tuned.json"
     Path(target).unlink(missing_ok=True)  # the choice is cheap and always made anew; finished points are kept
-    command = [sys.executable, "-m", "snakemake", "--cores", str(arguments.cores), "--config", f"scale={arguments.scale}", *passed_on, "--", target]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--cores",
+        str(arguments.cores),
+        "--config",
+        f"scale={arguments.scale}",
+        *passed_on,
+        "--",
+        target,
+    ]
     code = subprocess.run(command, check=False).returncode
     if code == 0:
         print(f"papers/{arguments.slug}/tuning/{arguments.scale}.yaml and .csv are written; commit both")

@@ -8,6 +8,7 @@ Lifetimes are tied together by the system, not by clean-up code: the server ends
 a child is killed when the process that asked for it ends (kill -9 included).
 """
 
+import contextlib
 import fcntl
 import gc
 import json
@@ -86,7 +87,10 @@ def _start(address: str, owner: int, modules: list[str] | None = None) -> "subpr
     with open(f"{address}.log", "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "shared.warm", address, str(owner), *(modules or [])],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
 
 
@@ -166,10 +170,9 @@ class Server:
         pid, client = self._forget(handle)
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        try:
+        # OSError: the client was killed between its child's end and this line, so nobody waits for the code
+        with contextlib.suppress(OSError):
             client.sendall(str(code if code >= 0 else 128 - code).encode())
-        except OSError:
-            pass  # the client was killed between its child's end and this line: nobody waits for the code
         client.close()
 
     def _client_gone(self, client: socket.socket) -> None:
@@ -189,10 +192,9 @@ class Server:
 
 def _kill(pid: int) -> None:
     for send in (os.killpg, os.kill):
-        try:
+        # ProcessLookupError: already gone, or (killpg) not yet the leader of its group
+        with contextlib.suppress(ProcessLookupError):
             send(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # already gone, or (killpg) not yet the leader of its group
 
 
 def preload(argv: list[str], cwd: str) -> None:

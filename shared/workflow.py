@@ -80,7 +80,11 @@ def table_inputs(slug: str) -> Function:
 
     def inputs(wildcards: Any) -> dict[str, Any]:
         plan = plan_of(slug, wildcards.scale)
-        return {"spec": str(plan.spec_path), "records": plan.records, "published": str(ROOT / plan.spec["published_csv"])}
+        return {
+            "spec": str(plan.spec_path),
+            "records": plan.records,
+            "published": str(ROOT / plan.spec["published_csv"]),
+        }
 
     return inputs
 

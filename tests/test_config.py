@@ -66,12 +66,18 @@ def test_any_file_in_config_is_a_scale(room):
     ("text", "message"),
     [
         ("base: full\nsede: {pilot: 1}\n", r"mini.yaml: sede: unknown key \(did you mean 'seeds'\?\)"),
-        ("base: full\nexperiments: {E1: {rows: {FT: {optoins: {}}}}}\n", r"experiments.E1.rows.FT.optoins: unknown key \(did you mean 'options'\?\)"),
+        (
+            "base: full\nexperiments: {E1: {rows: {FT: {optoins: {}}}}}\n",
+            r"experiments.E1.rows.FT.optoins: unknown key \(did you mean 'options'\?\)",
+        ),
         ("base: full\nseeds: {test: [0, 1]}\n", "pilot seed 0 is also a test seed"),
         ("base: full\nseeds: {test: [1, 1]}\n", "listed twice"),
         ("base: full\nseeds_per_job: 0\n", "seeds_per_job"),
         ("base: full\nseeds_per_job: two\n", "seeds_per_job.*got 'two'"),
-        ("base: full\ntrack: clasification\n", r"track 'clasification' does not exist \(did you mean 'classification'\?\)"),
+        (
+            "base: full\ntrack: clasification\n",
+            r"track 'clasification' does not exist \(did you mean 'classification'\?\)",
+        ),
         ("base: full\nexperiments: {E1: {rows: {'a/b': {method: x}}}}\n", "row 'a/b' must be made of letters"),
         ("base: mini\n", "leads back to itself"),
         ("base: full\nseeds: {pilot: 1\n", "mini.yaml line"),
@@ -95,5 +101,7 @@ def test_unknown_paper_and_scale_name_the_nearest(room):
 
 def test_merge_replaces_lists_and_scalars_and_merges_mappings():
     assert config.merge({"a": {"b": 1, "c": [1, 2]}, "d": 3}, {"a": {"c": [9]}, "e": None}) == {
-        "a": {"b": 1, "c": [9]}, "d": 3, "e": None,
+        "a": {"b": 1, "c": [9]},
+        "d": 3,
+        "e": None,
     }

@@ -11,9 +11,14 @@ from shared import files
 def test_an_error_while_writing_keeps_the_old_content_and_leaves_no_temporary(tmp_path):
     target = tmp_path / "record.json"
     files.write_json(target, {"value": 1})
-    with pytest.raises(RuntimeError), files.atomic_path(target) as temporary:
-        temporary.write_text('{"val')
-        raise RuntimeError("killed here")
+
+    def half_written():
+        with files.atomic_path(target) as temporary:
+            temporary.write_text('{"val')
+            raise RuntimeError("killed here")
+
+    with pytest.raises(RuntimeError):
+        half_written()
     assert target.read_text().strip() == '{\n "value": 1\n}'
     assert os.listdir(tmp_path) == ["record.json"]
 

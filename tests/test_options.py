@@ -7,7 +7,7 @@ import pytest
 from shared import options
 from shared.errors import ConfigError
 
-METHOD = '''
+METHOD = """
 import torch_that_does_not_exist
 from typing import Literal
 from shared.options import Count, Fraction, Options
@@ -31,7 +31,7 @@ def mine(model, forget, retain, options: MineOptions, context):
 
 def untyped(model, forget, retain, options, context):
     return model
-'''
+"""
 
 
 @pytest.fixture
@@ -89,5 +89,5 @@ def test_a_wrong_method_path_is_named(method, path, message):
 
 def test_a_method_with_a_syntax_error_names_the_line(method):
     method.write_text("def broken(:\n")
-    with pytest.raises(ConfigError, match="method.py line 1"):
+    with pytest.raises(ConfigError, match=r"method\.py line 1"):
         options.options_class("papers.demo.method:broken")

@@ -149,7 +149,8 @@ def test_unchanged_job_files_keep_their_time_stamps(paper):
         os.utime(job.path, ns=(1, 1))
     paper(lambda v: v["experiments"]["E1"]["rows"]["FT"]["options"].update(epochs=3)).write()
     touched = {path for path, job in built.jobs().items() if job.path.stat().st_mtime_ns != 1}
-    assert touched and all("/FT" in path for path in touched)
+    assert touched
+    assert all("/FT" in path for path in touched)
 
 
 def test_two_papers_with_one_recipe_share_its_stages(paper):
@@ -177,7 +178,12 @@ def test_the_search_runs_on_the_pilot_seed_with_the_tuning_change(paper):
 
 def test_grid_points_are_all_combinations_in_order():
     assert grid_points({}) == [{}]
-    assert grid_points({"a": [1, 2], "b": [3, 4]}) == [{"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4}]
+    assert grid_points({"a": [1, 2], "b": [3, 4]}) == [
+        {"a": 1, "b": 3},
+        {"a": 1, "b": 4},
+        {"a": 2, "b": 3},
+        {"a": 2, "b": 4},
+    ]
 
 
 def test_a_disabled_setting_is_planned_nowhere_and_explained_in_the_spec(paper):
@@ -193,18 +199,39 @@ def rows(values):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: rows(v)["FT"].update(method="finetun"), r"E1: row 'FT': method 'finetun' does not exist \(did you mean 'finetune'\?\)"),
-        (lambda v: rows(v)["FT"]["options"].update(epoch=3), r"E1: row 'FT': epoch: unknown key \(did you mean 'epochs'\?\)"),
+        (
+            lambda v: rows(v)["FT"].update(method="finetun"),
+            r"E1: row 'FT': method 'finetun' does not exist \(did you mean 'finetune'\?\)",
+        ),
+        (
+            lambda v: rows(v)["FT"]["options"].update(epoch=3),
+            r"E1: row 'FT': epoch: unknown key \(did you mean 'epochs'\?\)",
+        ),
         (lambda v: rows(v)["SalUn"]["options"].update(keep=2), r"E1: row 'SalUn': keep: .*less than or equal to 1"),
         (lambda v: rows(v)["SalUn"]["options"].update(lr="fast"), r"E1: row 'SalUn': lr: .*got 'fast'"),
-        (lambda v: rows(v)["SalUn"]["per_setting"].update(fity={}), r"per_setting 'fity' names no setting \(did you mean 'fifty'\?\)"),
+        (
+            lambda v: rows(v)["SalUn"]["per_setting"].update(fity={}),
+            r"per_setting 'fity' names no setting \(did you mean 'fifty'\?\)",
+        ),
         (lambda v: rows(v)["FT"].update(grid={"lr": [-1.0]}), None),
-        (lambda v: v["experiments"]["E1"]["metrics"].append("UAA"), r"metric 'UAA' does not exist \(did you mean 'UA'\?\)"),
-        (lambda v: v["experiments"]["E1"]["settings"]["ten"].update(task="digit"), r"task 'digit' does not exist \(did you mean 'digits'\?\)"),
+        (
+            lambda v: v["experiments"]["E1"]["metrics"].append("UAA"),
+            r"metric 'UAA' does not exist \(did you mean 'UA'\?\)",
+        ),
+        (
+            lambda v: v["experiments"]["E1"]["settings"]["ten"].update(task="digit"),
+            r"task 'digit' does not exist \(did you mean 'digits'\?\)",
+        ),
         (lambda v: v["experiments"]["E1"].update(seeds=[0]), "pilot seed 0 is for tuning only"),
-        (lambda v: v["experiments"]["E4"]["rows"]["FT"].update(like="E1/TF"), r"like 'E1/TF' names no row \(did you mean 'E1/FT'\?\)"),
+        (
+            lambda v: v["experiments"]["E4"]["rows"]["FT"].update(like="E1/TF"),
+            r"like 'E1/TF' names no row \(did you mean 'E1/FT'\?\)",
+        ),
         (lambda v: v["tasks"]["digits"]["data"].update(name="digts"), r"no data set 'digts'.*did you mean 'digits'"),
-        (lambda v: v["tasks"]["digits"]["model"].update(name="tiny_cn"), r"'tiny_cn' is not a known model \(did you mean 'tiny_cnn'\?\)"),
+        (
+            lambda v: v["tasks"]["digits"]["model"].update(name="tiny_cn"),
+            r"'tiny_cn' is not a known model \(did you mean 'tiny_cnn'\?\)",
+        ),
         (lambda v: v["tasks"]["digits"]["train"].update(schedule="cosin"), "train.schedule"),
         (lambda v: v["tasks"]["digits"]["forget"].update(fraction=1.0), "forget.fraction"),
         (lambda v: v["tasks"]["digits"]["forget"].update(fraction=0), "forget.fraction"),
@@ -212,7 +239,7 @@ def rows(values):
 )
 def test_a_mistake_is_one_line_with_file_experiment_and_key(paper, change, message):
     with pytest.raises(ConfigError) as error:
-        paper(change).searches
+        paper(change).write_tuning()
     assert str(error.value).startswith("papers/demo/config/full.yaml: ")
     assert "\n" not in str(error.value)
     if message:
@@ -240,4 +267,5 @@ def test_planning_a_paper_imports_neither_torch_nor_pandas(tmp_path):
 def test_job_files_are_plain_json_without_paths_of_this_machine(paper, tmp_path):
     built = paper()
     text = json.dumps([job.content for job in built.jobs().values()] + [built.spec])
-    assert str(tmp_path) not in text and str(ROOT) not in text
+    assert str(tmp_path) not in text
+    assert str(ROOT) not in text

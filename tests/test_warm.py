@@ -13,7 +13,9 @@ import pytest
 from shared import warm
 from shared.paths import ROOT
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="pidfd is Linux only; jobs run without the server there")
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="pidfd is Linux only; jobs run without the server there"
+)
 
 # Jobs of kind `stage` whose runner is this module: they write a file, fail, or wait.
 RUNNER = """
@@ -39,8 +41,13 @@ def run(job, out, work, threads):
 def folder(tmp_path):
     (tmp_path / "runner_for_test.py").write_text(RUNNER)
     for what in ("write", "fail", "exit", "wait"):
-        job = {"kind": "stage", "run": "runner_for_test:run", "recipe": {"what": what}, "manifests": [],
-               "output": f"{what}/record.json"}
+        job = {
+            "kind": "stage",
+            "run": "runner_for_test:run",
+            "recipe": {"what": what},
+            "manifests": [],
+            "output": f"{what}/record.json",
+        }
         (tmp_path / f"{what}.json").write_text(json.dumps(job))
     return tmp_path
 
@@ -54,10 +61,20 @@ def owner():
 
 
 def start(folder: Path, owner: subprocess.Popen, what: str) -> subprocess.Popen:
-    environment = {**os.environ, "REPLICATE_WARM": str(folder / f"warm-{owner.pid}.sock"), "OMP_NUM_THREADS": "1",
-                   "PYTHONPATH": f"{folder}:{ROOT}"}
-    return subprocess.Popen([sys.executable, "-m", "shared.run", "stage", f"{what}.json", "--threads", "1"], cwd=folder,
-                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {
+        **os.environ,
+        "REPLICATE_WARM": str(folder / f"warm-{owner.pid}.sock"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{folder}:{ROOT}",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "shared.run", "stage", f"{what}.json", "--threads", "1"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def server_pids(folder: Path) -> list[int]:

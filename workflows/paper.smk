@@ -113,5 +113,3 @@ rule tune:
         scale="[^/]+",
     shell:
         "{house.PYTHON} -m shared.run tune {input.spec} > {log} 2>&1"
-
-

@@ -9,10 +9,10 @@ rule pull:
         "results/logs/pull/{manifest}.log",
     wildcard_constraints:
         manifest="[a-z0-9_]+",
+    retries: 1
     resources:
         mem_mb=2000,
         runtime=240,
-    retries: 1
     shell:
         "{house.PYTHON} -m shared.run pull {wildcards.manifest} > {log} 2>&1"
 

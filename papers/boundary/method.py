@@ -95,9 +95,7 @@ def expand(
     context.fit(
         model,
         lambda _, generator: forget.batches(options.batch, generator),
-        lambda net, batch: F.cross_entropy(
-            net(batch.images), torch.full_like(batch.labels, num_classes)
-        ),
+        lambda net, batch: F.cross_entropy(net(batch.images), torch.full_like(batch.labels, num_classes)),
         options,
         on_epoch_start=fix_batch_norm if options.bn_eval else None,
     )
@@ -120,9 +118,7 @@ def fgsm(
     inputs = images.detach().clone().requires_grad_(True)
     # float32 whatever the loop's precision: half the signs would change where gradients underflow
     with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-        (gradient,) = torch.autograd.grad(
-            F.cross_entropy(model(inputs), labels, reduction="sum"), inputs
-        )
+        (gradient,) = torch.autograd.grad(F.cross_entropy(model(inputs), labels, reduction="sum"), inputs)
     attacked = (images + epsilon * gradient.sign()).clamp(*bounds)
     return torch.round(attacked * 255) / 255 if grid else attacked
 
@@ -173,25 +169,16 @@ def _pixel_range(data: DeviceImages, clip: str) -> tuple[float, float]:
     return float(data.images.min()) / scale, float(data.images.max()) / scale
 
 
-def _note_neighbours(
-    data: DeviceImages, neighbours: Callable[[Batch], Tensor], batch: int, context: Context
-) -> None:
+def _note_neighbours(data: DeviceImages, neighbours: Callable[[Batch], Tensor], batch: int, context: Context) -> None:
     """Leave the neighbour histogram and the crossing rate (share with y_nbi != y) for the
     figures."""
-    found = torch.cat(
-        [neighbours(b) for b in data.without_augmentation().batches(batch, shuffle=False)]
-    )
+    found = torch.cat([neighbours(b) for b in data.without_augmentation().batches(batch, shuffle=False)])
     context.extras["crossing_rate"] = float((found != data.labels).float().mean())
-    context.extras["neighbour_histogram"] = torch.bincount(
-        found, minlength=data.num_classes
-    ).tolist()
+    context.extras["neighbour_histogram"] = torch.bincount(found, minlength=data.num_classes).tolist()
 
 
 @torch.no_grad()
 def _share_in_class(model: nn.Module, data: DeviceImages, label: int, batch: int) -> float:
     model.eval()
-    hits = [
-        model(b.images).argmax(1) == label
-        for b in data.without_augmentation().batches(batch, shuffle=False)
-    ]
+    hits = [model(b.images).argmax(1) == label for b in data.without_augmentation().batches(batch, shuffle=False)]
     return float(torch.cat(hits).float().mean())

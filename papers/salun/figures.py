@@ -29,7 +29,13 @@ def mask_sparsity(gaps: "pandas.DataFrame", spec: dict[str, Any]) -> Figure | No
                 part = rows[(rows.setting == setting) & rows.row.str.startswith(kind)]
                 keeps = [float(row.rpartition("-")[2]) for row in part.row]
                 ax.errorbar(
-                    keeps, part["mean"], yerr=part["std"].fillna(0.0), color=colour, marker=marker, capsize=2.5, label=label
+                    keeps,
+                    part["mean"],
+                    yerr=part["std"].fillna(0.0),
+                    color=colour,
+                    marker=marker,
+                    capsize=2.5,
+                    label=label,
                 )
             unmasked = gaps[(gaps.setting == setting) & (gaps.row == "RL")]
             for value in unmasked["mean"]:
@@ -42,8 +48,9 @@ def mask_sparsity(gaps: "pandas.DataFrame", spec: dict[str, Any]) -> Figure | No
         svg = svg_of(canvas, "salun-mask-sparsity")
     return Figure(
         "Stability over mask sparsity",
-        "Average gap to Retrain against the share of weights that may move, for the gradient mask and for a random mask of the "
-        "same size (mean ± standard deviation over seeds). The dotted line is random labelling without a mask, at its own learning rate.",
+        "Average gap to Retrain against the share of weights that may move, for the gradient mask and a random mask "
+        "of the same size (mean ± standard deviation over seeds). The dotted line is random labelling without a mask, "
+        "at its own learning rate.",
         svg,
         "Line chart of the average gap against the share of trainable weights, for gradient and random masks.",
     )
@@ -60,10 +67,19 @@ def forget_share(gaps: "pandas.DataFrame", spec: dict[str, Any]) -> Figure | Non
             part = gaps[gaps.row == row].set_index("setting").reindex(settings)
             ours = row == "SalUn"
             ax.errorbar(
-                range(len(settings)), part["mean"], yerr=part["std"].fillna(0.0), capsize=2.5, color=COLOURS[index % len(COLOURS)],
-                marker=MARKERS[index % len(MARKERS)], linewidth=2.6 if ours else 1.2, linestyle="-" if ours else "--", label=plain(row),
-            )  # fmt: skip
-        ax.set_xticks(range(len(settings)), [plain(spec["experiments"]["E1"]["settings"][s]["label"]) for s in settings])
+                range(len(settings)),
+                part["mean"],
+                yerr=part["std"].fillna(0.0),
+                capsize=2.5,
+                color=COLOURS[index % len(COLOURS)],
+                marker=MARKERS[index % len(MARKERS)],
+                linewidth=2.6 if ours else 1.2,
+                linestyle="-" if ours else "--",
+                label=plain(row),
+            )
+        ax.set_xticks(
+            range(len(settings)), [plain(spec["experiments"]["E1"]["settings"][s]["label"]) for s in settings]
+        )
         ax.set_xlim(-0.2, len(settings) - 0.8)
         ax.set_ylabel("average gap to Retrain (points)")
         ax.set_ylim(bottom=0)
@@ -71,8 +87,8 @@ def forget_share(gaps: "pandas.DataFrame", spec: dict[str, Any]) -> Figure | Non
         svg = svg_of(canvas, "salun-forget-share")
     return Figure(
         "Stability over the forgotten share",
-        "Average gap to Retrain of every method of Table 1 at each forget share (mean ± standard deviation over seeds). "
-        "A flat line low down is what the paper calls stable.",
+        "Average gap to Retrain of every method of Table 1 at each forget share (mean ± standard deviation over "
+        "seeds). A flat line low down is what the paper calls stable.",
         svg,
         "Line chart of each method's average gap at the two forget shares.",
     )

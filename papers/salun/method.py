@@ -75,9 +75,7 @@ class MaskedOptions(Options):
         from shared.options import parse_options
 
         if self.base not in METHODS:
-            raise ValueError(
-                f"base '{self.base}' is not a method{nearest(self.base, list(METHODS))}"
-            )
+            raise ValueError(f"base '{self.base}' is not a method{nearest(self.base, list(METHODS))}")
         try:
             parse_options(METHODS[self.base], self.base_options)
         except ConfigError as error:
@@ -95,9 +93,7 @@ def salun(
     """min E_{D_f, y'} CE(x, y') + E_{D_r} CE(x, y) over the weights of the saliency mask: RL under
     the mask."""
     mask = weight_mask(model, forget, options, context)
-    return random_label(
-        model, forget, retain, options, context.with_mask(mask, options.mask_decay_leak)
-    )
+    return random_label(model, forget, retain, options, context.with_mask(mask, options.mask_decay_leak))
 
 
 def salun_soft(
@@ -140,9 +136,7 @@ def masked(
     module, _, function = METHODS[options.base].partition(":")
     base = getattr(import_module(module), function)
     base_options = parse_options(METHODS[options.base], options.base_options)
-    unlearned: nn.Module = base(
-        model, forget, retain, base_options, context.with_mask(mask, options.mask_decay_leak)
-    )
+    unlearned: nn.Module = base(model, forget, retain, base_options, context.with_mask(mask, options.mask_decay_leak))
     return unlearned
 
 
@@ -155,9 +149,7 @@ def weight_mask(
     return saliency_mask(model, forget, options.keep, options.mask_batch, context)
 
 
-def saliency_mask(
-    model: nn.Module, forget: DeviceImages, keep: float, batch: int, context: Context
-) -> Mask:
+def saliency_mask(model: nn.Module, forget: DeviceImages, keep: float, batch: int, context: Context) -> Mask:
     """m_S: True for the int(keep * n) weights with the largest |gradient| of the forget loss,
     ranked over all layers.
 
@@ -202,10 +194,7 @@ def largest(scores: Tensor, num: int) -> Tensor:
 
 def _as_mask(flat: Tensor, like: dict[str, Any]) -> Mask:
     parts = flat.split([tensor.numel() for tensor in like.values()])
-    return {
-        name: part.view(tensor.shape)
-        for (name, tensor), part in zip(like.items(), parts, strict=True)
-    }
+    return {name: part.view(tensor.shape) for (name, tensor), part in zip(like.items(), parts, strict=True)}
 
 
 class Proximal:
@@ -235,9 +224,7 @@ class Proximal:
     @torch.no_grad()
     def after_step(self, state: LoopState) -> None:
         """theta := anchor + soft(theta - anchor, lambda)."""
-        distances = torch.cat(
-            [(p - a).flatten() for p, a in zip(self._parameters, self._anchors, strict=True)]
-        ).abs_()
+        distances = torch.cat([(p - a).flatten() for p, a in zip(self._parameters, self._anchors, strict=True)]).abs_()
         num = self.num_snapped(state.epoch, state.step_in_epoch, distances.numel())
         # The released code crashes when k reaches 0: no weight has to return, so nothing shrinks.
         threshold = distances.kthvalue(num).values if num else distances.new_zeros(())
@@ -260,6 +247,4 @@ class Proximal:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
-        self._anchors = [
-            a.to(p.device) for a, p in zip(state["anchors"], self._parameters, strict=True)
-        ]
+        self._anchors = [a.to(p.device) for a, p in zip(state["anchors"], self._parameters, strict=True)]

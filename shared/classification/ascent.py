@@ -102,8 +102,6 @@ def paired_loss(model: nn.Module, batch: Marked) -> Tensor:
     total = batch.weight.new_zeros(())
     for part in (~batch.forget, batch.forget):
         if part.any():
-            losses = F.cross_entropy(
-                model(batch.images[part]), batch.labels[part], reduction="none"
-            )
+            losses = F.cross_entropy(model(batch.images[part]), batch.labels[part], reduction="none")
             total = total + (batch.weight[part] * losses).sum()
     return total / len(batch.labels)

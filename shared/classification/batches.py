@@ -57,9 +57,7 @@ def endless(data: DeviceImages, batch: int, generator: torch.Generator) -> Itera
         yield from data.batches(batch, generator)
 
 
-def random_labels(
-    data: DeviceImages, generator: torch.Generator, exclude_own: bool = False
-) -> Tensor:
+def random_labels(data: DeviceImages, generator: torch.Generator, exclude_own: bool = False) -> Tensor:
     """Uniform labels (N,) over all classes, or over all but each image's own."""
     num_classes = data.num_classes - exclude_own
     drawn = torch.randint(0, num_classes, (len(data),), generator=generator).to(data.device)

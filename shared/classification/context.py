@@ -131,9 +131,7 @@ class Context:
     def _checkpoint(self, stream: str) -> Checkpoint | None:
         if self.workdir is None:
             return None
-        return Checkpoint(
-            self.workdir / f"{stream.replace(' ', '-')}.checkpoint.pt", key=f"{self.key}/{stream}"
-        )
+        return Checkpoint(self.workdir / f"{stream.replace(' ', '-')}.checkpoint.pt", key=f"{self.key}/{stream}")
 
 
 class OptimizerValues(Protocol):
@@ -154,9 +152,7 @@ def optimizer_options(options: OptimizerValues) -> OptimizerOptions:
     momentum = getattr(options, "momentum", None)
     if momentum is None:
         return OptimizerOptions(kind="adam", lr=options.lr, weight_decay=options.weight_decay)
-    return OptimizerOptions(
-        kind="sgd", lr=options.lr, momentum=momentum, weight_decay=options.weight_decay
-    )
+    return OptimizerOptions(kind="sgd", lr=options.lr, momentum=momentum, weight_decay=options.weight_decay)
 
 
 def stream_seed(seed: int, name: str) -> int:
@@ -181,7 +177,6 @@ def one_class(labels: Tensor, method: str) -> int:
     classes = labels.unique()
     if len(classes) != 1:
         raise UserError(
-            f"method '{method}' forgets a class, but D_f holds {len(classes)} classes; "
-            "use forget.rule: class"
+            f"method '{method}' forgets a class, but D_f holds {len(classes)} classes; use forget.rule: class"
         )
     return int(classes[0])

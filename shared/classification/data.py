@@ -53,10 +53,7 @@ def load(spec: DataSpec, device: torch.device) -> Images:
 @functools.lru_cache(maxsize=2)
 def _load(key: str, augment: Augment, device: str) -> Images:
     spec = json.loads(key)
-    train, test = (
-        cast(Arrays, load_images(spec["name"], split, **spec["loader"]))
-        for split in ("train", "test")
-    )
+    train, test = (cast(Arrays, load_images(spec["name"], split, **spec["loader"])) for split in ("train", "test"))
     return Images(
         DeviceImages.from_arrays(train, device, augment if augment.pad or augment.flip else None),
         DeviceImages.from_arrays(test, device),
@@ -71,9 +68,7 @@ def sides(images: Images, spec: DataSpec, forget: ForgetSpec | None, seed: int) 
             f"data '{spec.name}': forget.class_index {forget.class_index} does not exist, "
             f"the last class is {num_classes - 1}"
         )
-    split = make_split(
-        images.train.labels.cpu().numpy(), images.test.labels.cpu().numpy(), spec, forget, seed
-    )
+    split = make_split(images.train.labels.cpu().numpy(), images.test.labels.cpu().numpy(), spec, forget, seed)
     return _cut(images, split)
 
 

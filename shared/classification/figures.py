@@ -42,9 +42,7 @@ def _label(spec: ResultSpec, experiment: str, row: str) -> str:
     return plain(spec.experiments[experiment].rows[row].label or row)
 
 
-def gap_bars(
-    part: "pandas.DataFrame", spec: ResultSpec, experiment: str, setting: str
-) -> Figure | None:
+def gap_bars(part: "pandas.DataFrame", spec: ResultSpec, experiment: str, setting: str) -> Figure | None:
     """One bar a method: its average gap, split into the shares of the single gaps; published
     averages as diamonds.
 
@@ -64,9 +62,7 @@ def gap_bars(
         for metric, colour in zip(gaps, COLOURS, strict=False):
             values = measured[measured.metric == GAP_PREFIX + metric].set_index("row")["mean"]
             widths = [float(values[row]) / len(gaps) for row in rows]
-            ax.barh(
-                range(len(rows)), widths, left=left, height=0.62, color=colour, label=plain(metric)
-            )
+            ax.barh(range(len(rows)), widths, left=left, height=0.62, color=colour, label=plain(metric))
             left = [start + width for start, width in zip(left, widths, strict=True)]
         # Shares add up to the average gap, so the spread belongs at the end of the whole bar.
         ax.errorbar(
@@ -93,19 +89,11 @@ def gap_bars(
             )
         ax.set_yticks(range(len(rows)), [_label(spec, experiment, row) for row in rows])
         ax.grid(axis="y", visible=False)
-        ax.set_xlabel(
-            plain(
-                f"average gap to {spec.reference} [{averages.unit.iloc[0] or '1'}], less is better"
-            )
-        )
+        ax.set_xlabel(plain(f"average gap to {spec.reference} [{averages.unit.iloc[0] or '1'}], less is better"))
         ax.set_xlim(left=0)
-        ax.legend(
-            ncols=5, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=1.2
-        )
+        ax.legend(ncols=5, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=1.2)
         svg = svg_of(canvas, f"gaps {experiment} {setting}")
-    order = ", ".join(
-        f"{row} {mean:.2f}" for row, mean in zip(rows[::-1], averages["mean"][::-1], strict=True)
-    )
+    order = ", ".join(f"{row} {mean:.2f}" for row, mean in zip(rows[::-1], averages["mean"][::-1], strict=True))
     other = f" Diamonds are the published averages for {theirs}." if known else ""
     if known and not comparable:
         other += f" Ours are for {ours}: compare the order, not the lengths."
@@ -118,9 +106,7 @@ def gap_bars(
     )
 
 
-def plane(
-    part: "pandas.DataFrame", spec: ResultSpec, experiment: str, setting: str
-) -> Figure | None:
+def plane(part: "pandas.DataFrame", spec: ResultSpec, experiment: str, setting: str) -> Figure | None:
     """UA against MIA, one point a method with error bars; cross-hairs through the reference, which
     is the target.
 
@@ -142,9 +128,7 @@ def plane(
         ax.axvline(target_x["mean"], color=INK, linewidth=0.8, linestyle=":", zorder=1)
         ax.axhline(target_y["mean"], color=INK, linewidth=0.8, linestyle=":", zorder=1)
         others = [row for row in points if row != spec.reference]
-        looks = {
-            row: (COLOURS[i % 8], MARKERS[(i + i // 8) % 8], 6.0) for i, row in enumerate(others)
-        }
+        looks = {row: (COLOURS[i % 8], MARKERS[(i + i // 8) % 8], 6.0) for i, row in enumerate(others)}
         for row, (x, y) in points.items():
             colour, marker, size = looks.get(row, (INK, "*", 12.0))
             bars = [0.0 if cell["std"] != cell["std"] else float(cell["std"]) for cell in (x, y)]
@@ -161,11 +145,7 @@ def plane(
                 capsize=2,
                 label=_label(spec, experiment, row),
             )
-            if (
-                x["comparable"]
-                and x["published"] == x["published"]
-                and y["published"] == y["published"]
-            ):
+            if x["comparable"] and x["published"] == x["published"] and y["published"] == y["published"]:
                 has_published = True
                 ax.plot(
                     x["published"],

@@ -37,7 +37,5 @@ def finetune(
     context: Context,
 ) -> nn.Module:
     """FT: go on training on D_r and hope that D_f is forgotten."""
-    context.fit(
-        model, lambda _, generator: retain.batches(options.batch, generator), cross_entropy, options
-    )
+    context.fit(model, lambda _, generator: retain.batches(options.batch, generator), cross_entropy, options)
     return model

@@ -133,9 +133,7 @@ def loss_gradient(model: nn.Module, batches: Iterable[Batch], weight: float) -> 
 def weighted_gradient(model: nn.Module, batch: Batch, weights: Tensor) -> Vector:
     """sum_i weights_i g_i over the samples of a batch; weights (B,)."""
     model.zero_grad(set_to_none=True)
-    (
-        weights * F.cross_entropy(model(batch.images), batch.labels, reduction="none")
-    ).sum().backward()
+    (weights * F.cross_entropy(model(batch.images), batch.labels, reduction="none")).sum().backward()
     return _take_gradients(model)
 
 
@@ -144,9 +142,7 @@ def directional(model: nn.Module, batch: Batch, direction: Vector) -> Tensor:
     parameters = {name: value.detach() for name, value in model.named_parameters()}
 
     def losses(values: dict[str, Tensor]) -> Tensor:
-        return F.cross_entropy(
-            functional_call(model, values, (batch.images,)), batch.labels, reduction="none"
-        )
+        return F.cross_entropy(functional_call(model, values, (batch.images,)), batch.labels, reduction="none")
 
     tangents = dict(zip(parameters, direction, strict=True))
     with torch.no_grad(), warnings.catch_warnings():
@@ -193,7 +189,4 @@ def _take_gradients(model: nn.Module) -> Vector:
 
 
 def _dot(a: Vector, b: Vector) -> float:
-    return sum(
-        float(torch.dot(x.flatten().double(), y.flatten().double()))
-        for x, y in zip(a, b, strict=True)
-    )
+    return sum(float(torch.dot(x.flatten().double(), y.flatten().double())) for x, y in zip(a, b, strict=True))

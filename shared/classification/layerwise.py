@@ -52,9 +52,7 @@ def eu_k(
     return model
 
 
-def _train_last(
-    model: nn.Module, retain: DeviceImages, options: LastLayersOptions, context: Context
-) -> None:
+def _train_last(model: nn.Module, retain: DeviceImages, options: LastLayersOptions, context: Context) -> None:
     context.with_mask(last_layers(model, options.num_layers)).fit(
         model, lambda _, generator: retain.batches(options.batch, generator), cross_entropy, options
     )
@@ -63,17 +61,11 @@ def _train_last(
 def last_layers(model: nn.Module, num_layers: int) -> Mask:
     """True for the parameters of the last `num_layers` convolutions and linear layers, in
     definition order."""
-    owners = [
-        name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
+    owners = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     if num_layers > len(owners):
-        raise UserError(
-            f"num_layers {num_layers}: the model has {len(owners)} convolutions and linear layers"
-        )
+        raise UserError(f"num_layers {num_layers}: the model has {len(owners)} convolutions and linear layers")
     names = [name for name, _ in model.named_parameters()]
-    first = next(
-        i for i, name in enumerate(names) if name.rpartition(".")[0] == owners[-num_layers]
-    )
+    first = next(i for i, name in enumerate(names) if name.rpartition(".")[0] == owners[-num_layers])
     return {
         name: torch.full_like(weights, i >= first, dtype=torch.bool)
         for i, (name, weights) in enumerate(model.named_parameters())

@@ -23,9 +23,7 @@ from shared.options import Count, NonNegative, Positive, Strict
 from shared.training.options import Augment
 
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-MembershipFeature = Literal[
-    "confidence", "correctness", "entropy", "modified_entropy", "probability"
-]
+MembershipFeature = Literal["confidence", "correctness", "entropy", "modified_entropy", "probability"]
 
 
 class ValidationSpec(Strict):
@@ -59,9 +57,7 @@ class DataSpec(Strict):
     @model_validator(mode="after")
     def _both_or_none(self) -> "DataSpec":
         if (self.mean is None) != (self.std is None) or len(self.mean or []) != len(self.std or []):
-            raise ValueError(
-                f"data '{self.name}': mean and std go together and have one number a channel"
-            )
+            raise ValueError(f"data '{self.name}': mean and std go together and have one number a channel")
         return self
 
 
@@ -100,8 +96,7 @@ class TrainRecipe(Strict):
     def _milestones_belong_to_multistep(self) -> "TrainRecipe":
         if (self.schedule == "multistep") != bool(self.milestones):
             raise ValueError(
-                f"schedule '{self.schedule}' with milestones {self.milestones}: "
-                "multistep needs them, no other has them"
+                f"schedule '{self.schedule}' with milestones {self.milestones}: multistep needs them, no other has them"
             )
         return self
 
@@ -265,12 +260,8 @@ EXTRA_METRICS = [
         better="closest_to_retrain",
         label="Accuracy on unseen images of the class",
     ),
-    MetricSpec(
-        name="MIA_correctness", unit="%", better="closest_to_retrain", label="Attack on correctness"
-    ),
-    MetricSpec(
-        name="MIA_entropy", unit="%", better="closest_to_retrain", label="Attack on the entropy"
-    ),
+    MetricSpec(name="MIA_correctness", unit="%", better="closest_to_retrain", label="Attack on correctness"),
+    MetricSpec(name="MIA_entropy", unit="%", better="closest_to_retrain", label="Attack on the entropy"),
     MetricSpec(
         name="MIA_modified_entropy",
         unit="%",

@@ -35,13 +35,9 @@ def relabelled_epoch(
 ) -> Iterator[Batch]:
     """One epoch over both sets with fresh random labels on D_f, in the order that
     `options.interleave` says."""
-    randomised = forget.with_labels(
-        random_labels(forget, generator, exclude_own=options.labels == "other")
-    )
+    randomised = forget.with_labels(random_labels(forget, generator, exclude_own=options.labels == "other"))
     if not options.retain_term:
         return randomised.batches(options.batch, generator)
     if options.interleave == "mixed":
         return randomised.followed_by(retain).batches(options.batch, generator)
-    return Chained(
-        randomised.batches(options.batch, generator), retain.batches(options.batch, generator)
-    )
+    return Chained(randomised.batches(options.batch, generator), retain.batches(options.batch, generator))

@@ -46,12 +46,8 @@ def run_stage(job: Mapping[str, Any], out: Path, workdir: Path, threads: int = 1
     device = _device()
     images = data.load(spec, device)
     sides = data.sides(images, spec, forget, recipe["seed"])
-    model = _build(
-        recipe["model"], spec, images, stream_seed(recipe["seed"], f"{recipe['stage']} weights")
-    )
-    generator = torch.Generator().manual_seed(
-        stream_seed(recipe["seed"], f"{recipe['stage']} batches")
-    )
+    model = _build(recipe["model"], spec, images, stream_seed(recipe["seed"], f"{recipe['stage']} weights"))
+    generator = torch.Generator().manual_seed(stream_seed(recipe["seed"], f"{recipe['stage']} batches"))
     with PeakMemory(device) as peak:
         checkpoint = Checkpoint(Path(workdir) / "checkpoint.pt", key=digest(recipe))
         result = _train(model, sides.retain, sides.validation, train, generator, checkpoint)
@@ -64,10 +60,7 @@ def run_stage(job: Mapping[str, Any], out: Path, workdir: Path, threads: int = 1
         setting=spec.name,
         row=recipe["stage"],
         seed=recipe["seed"],
-        metrics=[
-            Metric(name, accuracy(predict(model, side)), "%", "higher")
-            for name, side in scores.items()
-        ],
+        metrics=[Metric(name, accuracy(predict(model, side)), "%", "higher") for name, side in scores.items()],
         cost=Cost(result.seconds, result.steps, peak.peak_mb, device_name(device)),
         extras={"history": result.history},
     )
@@ -109,9 +102,7 @@ def _train(
 def _schedule(recipe: TrainRecipe) -> ScheduleOptions:
     if recipe.schedule != "multistep":
         return ScheduleOptions(kind=recipe.schedule)
-    return ScheduleOptions(
-        kind="multistep", milestones=tuple(recipe.milestones), gamma=recipe.decay
-    )
+    return ScheduleOptions(kind="multistep", milestones=tuple(recipe.milestones), gamma=recipe.decay)
 
 
 def run_row(
@@ -135,25 +126,17 @@ def run_row(
         untrained,
         lambda name: _load_stage(stages[name], untrained(0)),
         Path(workdir),
-        digest(
-            {"task": job["task"], "method": job["method"], "options": job["options"], "seed": seed}
-        ),
+        digest({"task": job["task"], "method": job["method"], "options": job["options"], "seed": seed}),
     )
     # Retrain needs no original: it is handed an untrained network and returns its own artifact.
-    model = (
-        _load_stage(stages["original"], untrained(0))[0]
-        if "original" in stages
-        else context.fresh_model()
-    )
+    model = _load_stage(stages["original"], untrained(0))[0] if "original" in stages else context.fresh_model()
     model, cost = _unlearn(job, model, sides, context)
     metrics, extras = evaluate(model, sides, task.evaluate)
     metrics += [metric("RTE", cost.seconds / 60), metric("steps", cost.steps)]
     return metrics, cost, {**extras, **context.extras}
 
 
-def _unlearn(
-    job: Mapping[str, Any], model: nn.Module, sides: data.Sides, context: Context
-) -> tuple[nn.Module, Cost]:
+def _unlearn(job: Mapping[str, Any], model: nn.Module, sides: data.Sides, context: Context) -> tuple[nn.Module, Cost]:
     module, _, function = job["method"].partition(":")
     method = getattr(importlib.import_module(module), function)
     options = parse_options(job["method"], job["options"])

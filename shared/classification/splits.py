@@ -56,15 +56,11 @@ def make_split(
         source_labels = train_labels if data.validation.source == "train" else test_labels
         validation = validation[source_labels[validation] != forget.class_index]
     if len(retain) == 0 or len(test) == 0:
-        raise ConfigError(
-            f"data '{data.name}': nothing is left to {'retain' if len(retain) == 0 else 'test on'}"
-        )
+        raise ConfigError(f"data '{data.name}': nothing is left to {'retain' if len(retain) == 0 else 'test on'}")
     return Split(train, pool[chosen], retain, validation, data.validation.source, test, gone)
 
 
-def _held_out(
-    train_labels: Indices, test_labels: Indices, data: DataSpec
-) -> tuple[Indices, Indices, Indices]:
+def _held_out(train_labels: Indices, test_labels: Indices, data: DataSpec) -> tuple[Indices, Indices, Indices]:
     held_out = data.validation
     train, test = np.arange(len(train_labels)), np.arange(len(test_labels))
     if held_out.fraction == 0:
@@ -72,9 +68,7 @@ def _held_out(
     labels = train_labels if held_out.source == "train" else test_labels
     rest, validation = validation_split(labels, held_out.fraction, held_out.seed)
     if len(validation) == 0:
-        raise ConfigError(
-            f"data '{data.name}': validation.fraction {held_out.fraction} holds out no image"
-        )
+        raise ConfigError(f"data '{data.name}': validation.fraction {held_out.fraction} holds out no image")
     return (rest, validation, test) if held_out.source == "train" else (train, validation, rest)
 
 
@@ -105,9 +99,6 @@ def _forgotten(labels: Indices, name: str, forget: ForgetSpec | None, seed: int)
         return chosen
     num_forget = int(round(float(forget.fraction or 0) * len(labels), 6))
     if not 0 < num_forget < len(labels):
-        raise ConfigError(
-            f"data '{name}': forget.fraction {forget.fraction} of {len(labels)} images "
-            f"is {num_forget}"
-        )
+        raise ConfigError(f"data '{name}': forget.fraction {forget.fraction} of {len(labels)} images is {num_forget}")
     # The release's S is seed + 1; `forget_split` draws with RandomState(S - 1).
     return np.sort(forget_split(len(labels), num_forget, seed + 1)[0])

@@ -84,21 +84,12 @@ def train_noise(
     as can be."""
     model.eval()
     shape = (options.batch, *forget.images.shape[1:])
-    noise = (
-        torch.randn(shape, generator=context.generator("noise"))
-        .to(forget.device)
-        .requires_grad_(True)
-    )
+    noise = torch.randn(shape, generator=context.generator("noise")).to(forget.device).requires_grad_(True)
     labels = torch.full((options.batch,), forgotten, device=forget.device)
     optimizer = torch.optim.Adam([noise], lr=options.noise_lr)
     for _ in range(options.noise_steps):
-        loss = (
-            -F.cross_entropy(model(noise), labels)
-            + options.noise_penalty * noise.square().sum((1, 2, 3)).mean()
-        )
-        (noise.grad,) = torch.autograd.grad(
-            loss, [noise]
-        )  # the model's own gradients stay untouched
+        loss = -F.cross_entropy(model(noise), labels) + options.noise_penalty * noise.square().sum((1, 2, 3)).mean()
+        (noise.grad,) = torch.autograd.grad(loss, [noise])  # the model's own gradients stay untouched
         optimizer.step()
     context.count(options.noise_steps)
     return noise.detach()

@@ -21,9 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("verify", "read every pulled byte again"),
     ):
         commands.add_parser(name, help=text).add_argument("names", nargs="+", metavar="NAME")
-    commands.add_parser("digest", help="content digest of a folder").add_argument(
-        "folder", type=Path
-    )
+    commands.add_parser("digest", help="content digest of a folder").add_argument("folder", type=Path)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)

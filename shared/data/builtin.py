@@ -46,9 +46,7 @@ def _npy(array: Any) -> bytes:
     import numpy as np
 
     stream = io.BytesIO()
-    np.lib.format.write_array(
-        stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
-    )
+    np.lib.format.write_array(stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return stream.getvalue()
 
 

@@ -55,8 +55,7 @@ def _torch_file(path: Path) -> Any:
         first = next((line for line in str(error).splitlines() if "GLOBAL" in line), "")
         if first:
             raise DataError(
-                f"{path}: holds more than weights ({first.strip()[:160]}) and could run code"
-                " when loaded; refused"
+                f"{path}: holds more than weights ({first.strip()[:160]}) and could run code when loaded; refused"
             ) from None
         raise DataError(f"{path}: damaged, or no file of plain weights ({_cause(error)})") from None
     except (
@@ -73,33 +72,21 @@ def _torch_file(path: Path) -> Any:
 
 def _cause(error: Exception) -> str:
     """What a torch error says about the file; its advice to allow code stays out."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
-        type(error).__name__
-    ]
-    return next((line for line in lines if "nsupported" in line or "nvalid" in line), lines[0])[
-        :160
-    ]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if "nsupported" in line or "nvalid" in line), lines[0])[:160]
 
 
 def _state_dict(path: Path, content: Any) -> "dict[str, torch.Tensor]":
     import torch
 
     wrapper = next(
-        (
-            key
-            for key in _WRAPPERS
-            if isinstance(content, dict) and isinstance(content.get(key), dict)
-        ),
+        (key for key in _WRAPPERS if isinstance(content, dict) and isinstance(content.get(key), dict)),
         None,
     )
     tensors = content[wrapper] if wrapper else content
     if not isinstance(tensors, dict) or not tensors:
         raise DataError(f"{path}: holds a {type(tensors).__name__}, expected tensors by name")
-    other = next(
-        (key for key, value in tensors.items() if not isinstance(value, torch.Tensor)), None
-    )
+    other = next((key for key, value in tensors.items() if not isinstance(value, torch.Tensor)), None)
     if other is not None:
-        raise DataError(
-            f"{path}: entry '{other}' is a {type(tensors[other]).__name__}, expected a tensor"
-        )
+        raise DataError(f"{path}: entry '{other}' is a {type(tensors[other]).__name__}, expected a tensor")
     return {str(key).removeprefix("module."): value for key, value in tensors.items()}

@@ -45,13 +45,9 @@ def collect(manifest: Manifest, tree: Path, downloads: Path) -> Collected:
     raise DataError(_not_available(manifest, mirror, reasons))
 
 
-def _collect_files(
-    manifest: Manifest, tree: Path, downloads: Path, mirror: Path | None
-) -> Collected:
+def _collect_files(manifest: Manifest, tree: Path, downloads: Path, mirror: Path | None) -> Collected:
     found = [_in_mirror(mirror, manifest.name, file) for file in manifest.files]
-    missing = sum(
-        file.size or 0 for file, here in zip(manifest.files, found, strict=True) if here is None
-    )
+    missing = sum(file.size or 0 for file, here in zip(manifest.files, found, strict=True) if here is None)
     require_space(tree, missing + manifest.content.max_bytes, f"{manifest.name}: unpacking")
     budget = Budget(manifest.content.max_bytes, manifest.content.num_files)
     entries: dict[str, str] = {}
@@ -93,9 +89,7 @@ def _members(form: Download) -> set[str] | None:
         return None
     path = manifest_folder() / form.members
     try:
-        return {
-            line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-        }
+        return {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; the manifest names it under 'members'") from None
 
@@ -126,7 +120,5 @@ def _not_available(manifest: Manifest, mirror: Path | None, reasons: list[str]) 
         then = f", then put your access token into the variable {gate.token}" if gate.token else ""
         parts.append(f"gated: {gate.accept} at {gate.url}{then}")
     looked = f"{VARIABLE}={mirror} does not hold it" if mirror else f"{VARIABLE} is not set"
-    parts.append(
-        f"{looked}: put {names} into <folder>/{manifest.name}/ and set {VARIABLE}=<folder>"
-    )
+    parts.append(f"{looked}: put {names} into <folder>/{manifest.name}/ and set {VARIABLE}=<folder>")
     return ". ".join(parts)

@@ -56,14 +56,10 @@ def _decode(paths: list[Path], images: np.ndarray, start: int) -> None:
         try:
             with Image.open(path, formats=("JPEG", "PNG")) as image:
                 if image.size != (width, height):
-                    raise ValueError(
-                        f"is {image.width}x{image.height} pixels, expected {width}x{height}"
-                    )
+                    raise ValueError(f"is {image.width}x{image.height} pixels, expected {width}x{height}")
                 pixels = np.asarray(image.convert(_MODES[channels]))
         except FileNotFoundError:
-            raise DataError(
-                f"{path}: no such file; delete the data set's folder and pull it again"
-            ) from None
+            raise DataError(f"{path}: no such file; delete the data set's folder and pull it again") from None
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             raise DataError(
                 f"{path}: damaged image ({error}); delete the data set's folder and pull it again"
@@ -83,24 +79,14 @@ def _run_workers(paths: list[Path], target: Path) -> None:
             for start, stop in itertools.pairwise(bounds):
                 task = Path(scratch) / f"{start}.json"
                 files = [os.fspath(path.absolute()) for path in paths[start:stop]]
-                task.write_text(
-                    json.dumps(
-                        {"target": os.fspath(target.absolute()), "start": start, "files": files}
-                    )
-                )
+                task.write_text(json.dumps({"target": os.fspath(target.absolute()), "start": start, "files": files}))
                 errors = (Path(scratch) / f"{start}.err").open("w+")
                 command = [sys.executable, "-m", "shared.data.decode", str(task)]
-                workers.append(
-                    (subprocess.Popen(command, env=environment, stderr=errors, text=True), errors)
-                )
+                workers.append((subprocess.Popen(command, env=environment, stderr=errors, text=True), errors))
             for worker, errors in workers:
                 if worker.wait():
                     errors.seek(0)
-                    raise DataError(
-                        (errors.read().strip().splitlines() or ["a decoding process was killed"])[
-                            -1
-                        ]
-                    )
+                    raise DataError((errors.read().strip().splitlines() or ["a decoding process was killed"])[-1])
         finally:
             for worker, errors in workers:
                 worker.kill()

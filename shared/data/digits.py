@@ -1,4 +1,4 @@
-"""The digits of scikit-learn as the classification mini uses them (a small generalisation gap, so that there is something to forget)."""
+"""The digits of scikit-learn with fixed noise, which makes a generalisation gap: something to forget."""
 
 from pathlib import Path
 
@@ -22,9 +22,7 @@ def digits(
     """
     images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
     if not 0 < num_train < len(images):
-        raise ConfigError(
-            f"digits: num_train = {num_train} must lie between 1 and {len(images) - 1}"
-        )
+        raise ConfigError(f"digits: num_train = {num_train} must lie between 1 and {len(images) - 1}")
     if noise < 0:
         raise ConfigError(f"digits: noise = {noise} must not be negative")
     random = np.random.RandomState(seed)

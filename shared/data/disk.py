@@ -26,10 +26,7 @@ def require_space(folder: Path, num_bytes: int, what: str) -> None:
     """Raise DiskFull, before anything is written, if `num_bytes` do not fit beside `folder`."""
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
-        raise DiskFull(
-            f"{what} needs {megabytes(num_bytes)} in {folder}, only {megabytes(free)} are free:"
-            f" {ADVICE}"
-        )
+        raise DiskFull(f"{what} needs {megabytes(num_bytes)} in {folder}, only {megabytes(free)} are free: {ADVICE}")
 
 
 @contextmanager
@@ -41,7 +38,5 @@ def disk_errors(what: str, folder: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise DiskFull(f"{what}: the disk of {folder} is full; {ADVICE}") from None
         if error.errno in _FORBIDDEN:
-            raise DataError(
-                f"{what}: cannot write to {error.filename or folder} ({error.strerror})"
-            ) from None
+            raise DataError(f"{what}: cannot write to {error.filename or folder} ({error.strerror})") from None
         raise

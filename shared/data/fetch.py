@@ -54,9 +54,7 @@ class _TryAgain(Exception):  # noqa: N818
         self.wait, self.weight = wait, weight
 
 
-def fetch(
-    address: str, form: Download, folder: Path, patience: Patience, token: str | None = None
-) -> Path:
+def fetch(address: str, form: Download, folder: Path, patience: Patience, token: str | None = None) -> Path:
     """Download one file into `folder`, verify it, return its path; or raise Unavailable.
 
     A partial file of an earlier attempt is continued if the result can be verified. When a
@@ -70,9 +68,7 @@ def fetch(
     wrong = mismatch(path, form)
     if wrong and resumed:
         path.unlink()
-        path = _retrieve(
-            address, form, folder, ResumingDownloader(part, form.size, patience, token)
-        )
+        path = _retrieve(address, form, folder, ResumingDownloader(part, form.size, patience, token))
         wrong = mismatch(path, form)
     if wrong:
         path.unlink()
@@ -86,19 +82,13 @@ def _retrieve(address: str, form: Download, folder: Path, downloader: "ResumingD
     # pooch would advise to pin the digest of every file; `fetch` verifies against all accepted
     # digests itself.
     pooch.get_logger().setLevel(logging.WARNING)
-    return Path(
-        pooch.retrieve(
-            address, known_hash=None, fname=form.name, path=folder, downloader=downloader
-        )
-    )
+    return Path(pooch.retrieve(address, known_hash=None, fname=form.name, path=folder, downloader=downloader))
 
 
 class ResumingDownloader:
     """A pooch downloader that continues the file `part` and hands it over when it is complete."""
 
-    def __init__(
-        self, part: Path, size: int | None, patience: Patience, token: str | None = None
-    ) -> None:
+    def __init__(self, part: Path, size: int | None, patience: Patience, token: str | None = None) -> None:
         self.part, self.size, self.patience, self.token = part, size, patience, token
         self.num_requests = 0
 
@@ -115,16 +105,9 @@ class ResumingDownloader:
                 reached = self._have()
                 failures = 0 if reached > most else failures + problem.weight
                 most = max(most, reached)
-                if (
-                    failures >= self.patience.attempts
-                    or self.num_requests >= self.patience.requests
-                ):
+                if failures >= self.patience.attempts or self.num_requests >= self.patience.requests:
                     raise Unavailable(f"{problem} ({self.num_requests} requests)") from None
-                wait = (
-                    self.patience.backoff * 2 ** max(failures - 1, 0)
-                    if problem.wait is None
-                    else problem.wait
-                )
+                wait = self.patience.backoff * 2 ** max(failures - 1, 0) if problem.wait is None else problem.wait
                 if wait > self.patience.longest_wait:
                     raise Unavailable(f"{problem}, asks to wait {wait:.0f} s") from None
                 log.info("%s: %s; next request in %.1f s", address, problem, wait)
@@ -171,9 +154,7 @@ class ResumingDownloader:
             raise _TryAgain(status, wait=_retry_after(response.headers.get("Retry-After")))
         if response.status_code not in {200, 206}:
             raise Unavailable(status)
-        if response.status_code == 206 and not re.match(
-            rf"bytes {have}-", response.headers.get("Content-Range", "")
-        ):
+        if response.status_code == 206 and not re.match(rf"bytes {have}-", response.headers.get("Content-Range", "")):
             self.part.unlink(missing_ok=True)
             raise _TryAgain("answered with another range than asked for; starting again")
         start = have if response.status_code == 206 else 0
@@ -231,11 +212,7 @@ def is_unreachable(error: Exception) -> bool:
         requests.exceptions.ProxyError,
         requests.exceptions.SSLError,
     )
-    return (
-        isinstance(error, never)
-        or "Failed to resolve" in str(error)
-        or "Failed to establish" in str(error)
-    )
+    return isinstance(error, never) or "Failed to resolve" in str(error) or "Failed to establish" in str(error)
 
 
 def reason_of(error: Exception) -> str:

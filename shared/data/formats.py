@@ -76,12 +76,7 @@ def cifar_pickles(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, lis
     for file in files:
         batch = _unpickle(base / file)
         rows, classes = batch.get("data"), batch.get(labels_key)
-        if not (
-            isinstance(rows, np.ndarray)
-            and rows.dtype == np.uint8
-            and rows.ndim == 2
-            and rows.shape[1] == 3072
-        ):
+        if not (isinstance(rows, np.ndarray) and rows.dtype == np.uint8 and rows.ndim == 2 and rows.shape[1] == 3072):
             _damaged(base / file, "'data' is not an array (N, 3072) of bytes")
         if not (isinstance(classes, list) and len(classes) == len(rows)):
             _damaged(base / file, f"'{labels_key}' is not a list of {len(rows)} labels")

@@ -42,15 +42,10 @@ def load_images(name: str, split: str, root: Path | None = None, **options: Any)
     naming the file for damaged data.
     """
     if split not in SPLITS:
-        raise ConfigError(
-            f"data set '{name}' has no split '{split}', only train and"
-            f" test{nearest(split, [*SPLITS])}"
-        )
+        raise ConfigError(f"data set '{name}' has no split '{split}', only train and test{nearest(split, [*SPLITS])}")
     manifest = load_manifest(name)
     if manifest.loader not in IMAGE_LOADERS:
-        known = [
-            other for other in manifest_names() if load_manifest(other).loader in IMAGE_LOADERS
-        ]
+        known = [other for other in manifest_names() if load_manifest(other).loader in IMAGE_LOADERS]
         raise ConfigError(f"'{name}' is no image data set; these are: {', '.join(known)}")
     loader = LOADERS[manifest.loader]
     _check_options(name, loader, options)
@@ -104,9 +99,7 @@ def _check_options(name: str, loader: Callable[..., Arrays], options: dict[str, 
     for option in options:
         if option not in known:
             only = f"; it knows {', '.join(known)}" if known else "; it knows none"
-            raise ConfigError(
-                f"data set '{name}' has no option '{option}'{nearest(option, known)}{only}"
-            )
+            raise ConfigError(f"data set '{name}' has no option '{option}'{nearest(option, known)}{only}")
 
 
 LOADERS: dict[str, Callable[..., Arrays]] = {

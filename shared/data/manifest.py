@@ -81,13 +81,9 @@ class Download(Strict):
     def _options_fit(self) -> Self:
         archive = self.unpack in {"tar", "zip"}
         if archive and self.to is not None:
-            raise ValueError(
-                f"{self.name}: 'to' is for single files, not for a {self.unpack} archive"
-            )
+            raise ValueError(f"{self.name}: 'to' is for single files, not for a {self.unpack} archive")
         if not archive and (self.strip or self.keep or self.members):
-            raise ValueError(
-                f"{self.name}: 'strip', 'keep' and 'members' are for tar and zip archives"
-            )
+            raise ValueError(f"{self.name}: 'strip', 'keep' and 'members' are for tar and zip archives")
         return self
 
     @property
@@ -188,9 +184,7 @@ class Manifest(Strict):
         if self.content.sha256 is None:
             for form in (form for file in self.files for form in file.forms):
                 if not form.is_pinned:
-                    raise ValueError(
-                        f"{form.name} has no digest, and there is no content.sha256 to verify it by"
-                    )
+                    raise ValueError(f"{form.name} has no digest, and there is no content.sha256 to verify it by")
         return self
 
     def identity(self) -> str:
@@ -221,9 +215,7 @@ def load_manifest(name: str, folder: Path | None = None) -> Manifest:
     path = folder / f"{name}.yaml"
     if not re.fullmatch(r"[a-z0-9_]+", name) or not path.is_file():
         hint = nearest(name, manifest_names(folder))
-        raise ConfigError(
-            f"no data set '{name}' in {folder.name}/{hint}; 'python -m shared.data list' names all"
-        )
+        raise ConfigError(f"no data set '{name}' in {folder.name}/{hint}; 'python -m shared.data list' names all")
     where = f"{folder.name}/{path.name}"
     values = read_yaml(path)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -233,7 +225,5 @@ def load_manifest(name: str, folder: Path | None = None) -> Manifest:
     except pydantic.ValidationError as error:
         raise ConfigError(f"{where}: {explain(error, Manifest)}") from None
     if manifest.name != name:
-        raise ConfigError(
-            f"{where}: name is '{manifest.name}', expected '{name}' as the file is called"
-        )
+        raise ConfigError(f"{where}: name is '{manifest.name}', expected '{name}' as the file is called")
     return manifest

@@ -30,10 +30,7 @@ def find_file(mirror: Path, name: str, form: Download) -> Path | None:
         path = mirror / place
         if path.is_file():
             if wrong := mismatch(path, form):
-                raise DataError(
-                    f"{path}: {wrong}; replace this file of the mirror, or unset {VARIABLE} to"
-                    " download"
-                )
+                raise DataError(f"{path}: {wrong}; replace this file of the mirror, or unset {VARIABLE} to download")
             return path
     return None
 

@@ -68,10 +68,7 @@ def verify(name: str, root: Path | None = None) -> str:
     expected = pulled_content(name, root)
     found = check_content(manifest, tree_entries(folder), str(folder))
     if found != expected:
-        raise DataError(
-            f"{folder}: content was {expected} when pulled, is now {found}; delete it and pull"
-            " again"
-        )
+        raise DataError(f"{folder}: content was {expected} when pulled, is now {found}; delete it and pull again")
     return found
 
 
@@ -83,11 +80,7 @@ def _marker(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
 def _record(path: Path, manifest: Manifest) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        same = (
-            record["schema"] == SCHEMA
-            and record["identity"] == manifest.identity()
-            and "content" in record
-        )
+        same = record["schema"] == SCHEMA and record["identity"] == manifest.identity() and "content" in record
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
     return record if same else None
@@ -131,9 +124,7 @@ def _finish(folder: Path, work: Path, record: dict[str, Any]) -> None:
         shutil.rmtree(work / leftover, ignore_errors=True)
 
 
-def _adopt(
-    manifest: Manifest, folder: Path, record: dict[str, Any] | None
-) -> dict[str, Any] | None:
+def _adopt(manifest: Manifest, folder: Path, record: dict[str, Any] | None) -> dict[str, Any] | None:
     """Record for a complete folder whose marker is missing (a kill, or the workflow removed it)."""
     expected = record["content"] if record else manifest.content.sha256
     if expected is None or not _has_data(folder):
@@ -182,9 +173,7 @@ def _build(manifest: Manifest, work: Path) -> dict[str, Any]:
             try:
                 check_content(manifest, entries, what)
             except DataError:
-                shutil.rmtree(
-                    downloads
-                )  # unverifiable on their own, and wrong: do not use them again
+                shutil.rmtree(downloads)  # unverifiable on their own, and wrong: do not use them again
                 raise
         done = True
         return _new_record(manifest, tree, entries, sources)

@@ -7,9 +7,7 @@ import numpy as np
 from shared.errors import ConfigError
 
 
-def validation_split(
-    labels: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def validation_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Hold out `fraction` of every class (SalUn's released code: 10 %, seed 1 for the original model).
 
     One `RandomState(seed)` serves all classes: for class 0, 1, ... in turn it draws int(fraction *
@@ -51,9 +49,7 @@ def class_split(labels: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]
     """Class-wise forgetting: (positions of class `label`, all others), both int64 ascending."""
     forget = np.flatnonzero(labels == label)
     if not len(forget):
-        raise ConfigError(
-            f"no item of class {label} to forget; the classes are {sorted(set(labels.tolist()))}"
-        )
+        raise ConfigError(f"no item of class {label} to forget; the classes are {sorted(set(labels.tolist()))}")
     return forget, complement(len(labels), forget)
 
 

@@ -44,10 +44,7 @@ class Budget:
         """Count one more file."""
         self.num_files += 1
         if self.max_files is not None and self.num_files > self.max_files:
-            raise DataError(
-                f"{archive}: more than the {self.max_files} files that the manifest states; not"
-                " unpacked"
-            )
+            raise DataError(f"{archive}: more than the {self.max_files} files that the manifest states; not unpacked")
 
     def take_bytes(self, num_bytes: int, archive: str) -> None:
         """Count bytes about to be written."""
@@ -60,9 +57,7 @@ class Budget:
             )
 
 
-def unpack(
-    path: Path, form: Download, tree: Path, budget: Budget, members: set[str] | None
-) -> dict[str, str]:
+def unpack(path: Path, form: Download, tree: Path, budget: Budget, members: set[str] | None) -> dict[str, str]:
     """Unpack `path` into the folder `tree`; returns path -> sha256 of each file written.
 
     members: folders or files to take (None: all). Raises DataError naming archive and member for
@@ -107,25 +102,13 @@ class _Selection:
     def path_of(self, archive: str, member: str) -> str | None:
         """Path inside the data folder, None if not wanted; DataError if it points outside."""
         parts = [part for part in member.split("/") if part not in {"", "."}]
-        if (
-            member.startswith("/")
-            or ".." in parts
-            or "\\" in member
-            or "\0" in member
-            or re.match(r"\w:", member)
-        ):
-            raise DataError(
-                f"{archive}: member '{member}' points outside the data folder; archive refused"
-            )
+        if member.startswith("/") or ".." in parts or "\\" in member or "\0" in member or re.match(r"\w:", member):
+            raise DataError(f"{archive}: member '{member}' points outside the data folder; archive refused")
         parts = parts[self.form.strip :]
         path = "/".join(parts)
-        if not parts or (
-            self.patterns and not any(pattern.match(path) for pattern in self.patterns)
-        ):
+        if not parts or (self.patterns and not any(pattern.match(path) for pattern in self.patterns)):
             return None
-        if self.members is not None and not any(
-            "/".join(parts[:n]) in self.members for n in range(len(parts), 0, -1)
-        ):
+        if self.members is not None and not any("/".join(parts[:n]) in self.members for n in range(len(parts), 0, -1)):
             return None
         return path
 
@@ -140,9 +123,7 @@ def _unpack_tar(path: Path, selection: _Selection, tree: Path, budget: Budget) -
             if target is None or member.isdir():
                 continue
             if not member.isreg():
-                raise DataError(
-                    f"{path.name}: member '{member.name}' is a link or device; archive refused"
-                )
+                raise DataError(f"{path.name}: member '{member.name}' is a link or device; archive refused")
             try:
                 # The library's own checks as a second opinion. `tree` holds no links, so a nominal
                 # folder gives the same verdict and saves a dozen lstat calls a file.
@@ -167,13 +148,9 @@ def _unpack_zip(path: Path, selection: _Selection, tree: Path, budget: Budget) -
                 continue
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in {0, stat.S_IFREG}:
-                raise DataError(
-                    f"{path.name}: member '{member.filename}' is a link or device; archive refused"
-                )
+                raise DataError(f"{path.name}: member '{member.filename}' is a link or device; archive refused")
             if member.flag_bits & 1:
-                raise DataError(
-                    f"{path.name}: member '{member.filename}' is encrypted; archive refused"
-                )
+                raise DataError(f"{path.name}: member '{member.filename}' is encrypted; archive refused")
             budget.take_file(path.name)
             try:
                 with archive.open(member) as stream:

@@ -23,11 +23,7 @@ def mismatch(path: Path, form: Download) -> str | None:
     size = path.stat().st_size
     if form.sha256:
         found = file_sha256(path)
-        return (
-            None
-            if found in form.sha256
-            else f"sha256 expected {' or '.join(form.sha256)}, found {found}"
-        )
+        return None if found in form.sha256 else f"sha256 expected {' or '.join(form.sha256)}, found {found}"
     if form.md5:
         found = file_md5(path)
         return None if found in form.md5 else f"md5 expected {' or '.join(form.md5)}, found {found}"
@@ -71,11 +67,7 @@ def check_content(manifest: Manifest, entries: dict[str, str], what: str) -> str
     found = content_digest(entries)
     content = manifest.content
     if content.num_files is not None and len(entries) != content.num_files:
-        raise DataError(
-            f"{manifest.name}: {what} holds {len(entries)} files, expected {content.num_files}"
-        )
+        raise DataError(f"{manifest.name}: {what} holds {len(entries)} files, expected {content.num_files}")
     if content.sha256 is not None and found != content.sha256:
-        raise DataError(
-            f"{manifest.name}: content of {what} differs: expected {content.sha256}, found {found}"
-        )
+        raise DataError(f"{manifest.name}: content of {what} differs: expected {content.sha256}, found {found}")
     return found

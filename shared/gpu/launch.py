@@ -5,9 +5,7 @@ import sys
 from collections.abc import Sequence
 
 
-def launch_command(
-    module: str, arguments: Sequence[str], num_processes: int, cpu: bool = False
-) -> list[str]:
+def launch_command(module: str, arguments: Sequence[str], num_processes: int, cpu: bool = False) -> list[str]:
     """Argument list that runs `python -m module arguments...` in `num_processes` processes, one a
     GPU.
 

@@ -26,9 +26,7 @@ _REPORT_SECONDS = 60.0
 
 
 @contextmanager
-def lease(
-    num_gpus: int = 1, devices: Sequence[str] | None = None, folder: Path | None = None
-) -> Iterator[list[str]]:
+def lease(num_gpus: int = 1, devices: Sequence[str] | None = None, folder: Path | None = None) -> Iterator[list[str]]:
     """Hold `num_gpus` GPUs: yields their names, and meanwhile CUDA_VISIBLE_DEVICES lists only them.
 
     Waits, with a line of progress, while other jobs hold them. Without a GPU (or with
@@ -153,9 +151,7 @@ def _user_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"replicate-gpu-locks-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise UserError(
-            f"{folder} belongs to somebody else; remove it or set TMPDIR to a folder of your own"
-        )
+        raise UserError(f"{folder} belongs to somebody else; remove it or set TMPDIR to a folder of your own")
     return folder
 
 

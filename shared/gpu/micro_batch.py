@@ -29,9 +29,7 @@ class MicroBatch:
         self.size = size
         self._retry = retry
 
-    def run(
-        self, batch: Any, attempt: Callable[[list[Piece]], Result], num_samples: int | None = None
-    ) -> Result:
+    def run(self, batch: Any, attempt: Callable[[list[Piece]], Result], num_samples: int | None = None) -> Result:
         """Call `attempt(pieces)`; after an out-of-memory error, again with pieces of half the size.
 
         `attempt` must start from scratch (clear the gradients) and weigh every piece. Another error
@@ -98,9 +96,7 @@ def batch_size(batch: Any) -> int:
     sizes = {len(tensor) for tensor in _tensors(batch)}
     if len(sizes) != 1:
         found = f"tensors of {sorted(sizes)} samples" if sizes else "no tensor"
-        raise ValueError(
-            f"a batch that is shared or cut needs one first dimension, this one has {found}"
-        )
+        raise ValueError(f"a batch that is shared or cut needs one first dimension, this one has {found}")
     return sizes.pop()
 
 

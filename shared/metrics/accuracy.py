@@ -22,10 +22,7 @@ def predict(model: nn.Module, data: DeviceImages, batch: int = 1000) -> Probabil
     model.eval()
     # Full float32: confidences differ from 1 by less than bfloat16 resolves, and the attack reads
     # just that.
-    outputs = [
-        model(b.images).float().softmax(1)
-        for b in data.without_augmentation().batches(batch, shuffle=False)
-    ]
+    outputs = [model(b.images).float().softmax(1) for b in data.without_augmentation().batches(batch, shuffle=False)]
     model.train(was_training)
     return Probabilities(torch.cat(outputs).cpu().numpy(), data.labels.cpu().numpy())
 

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from shared.errors import UserError
 
 
-def gaps(
-    values: Mapping[str, float], reference: Mapping[str, float], names: Sequence[str]
-) -> dict[str, float]:
+def gaps(values: Mapping[str, float], reference: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
     """|value - Retrain's| of each named metric, in the metrics' unit (points of % in the
     tables)."""
     for name in names:
@@ -18,8 +16,6 @@ def gaps(
     return {name: abs(values[name] - reference[name]) for name in names}
 
 
-def average_gap(
-    values: Mapping[str, float], reference: Mapping[str, float], names: Sequence[str]
-) -> float:
+def average_gap(values: Mapping[str, float], reference: Mapping[str, float], names: Sequence[str]) -> float:
     """Mean of the gaps; the tables take it of the means over seeds, not the mean of seeds' gaps."""
     return sum(gaps(values, reference, names).values()) / len(names)

@@ -98,9 +98,7 @@ def membership_attack(
     values = {}
     for name in features:
         if name not in FEATURES:
-            raise ConfigError(
-                f"membership feature '{name}' does not exist{nearest(name, list(FEATURES))}"
-            )
+            raise ConfigError(f"membership feature '{name}' does not exist{nearest(name, list(FEATURES))}")
         of = FEATURES[name]
         members = attack(of(retain.first(num_each)), of(unseen.first(num_each)), of(forget))
         values[name] = 100 * (1 - float(members.mean()))
@@ -116,17 +114,12 @@ def attack(members: np.ndarray, non_members: np.ndarray, queries: np.ndarray) ->
     """
     gamma = 1 / members.shape[1]
     distinct, position = np.unique(np.asarray(queries, np.float64), axis=0, return_inverse=True)
-    sides = [
-        np.unique(np.asarray(side, np.float64), axis=0, return_counts=True)
-        for side in (members, non_members)
-    ]
+    sides = [np.unique(np.asarray(side, np.float64), axis=0, return_counts=True) for side in (members, non_members)]
     points = np.concatenate([side[0] for side in sides])
     signs = np.concatenate([np.full(len(sides[0][0]), 1.0), np.full(len(sides[1][0]), -1.0)])
     counts = np.concatenate([side[1] for side in sides]).astype(np.float64)
     machine = svm.fit(points, signs, COST * counts, gamma)
-    values = (
-        machine.decide(distinct) if machine else _libsvm(points, signs, counts, gamma, distinct)
-    )
+    values = machine.decide(distinct) if machine else _libsvm(points, signs, counts, gamma, distinct)
     return np.asarray((values > 0)[position.ravel()])
 
 

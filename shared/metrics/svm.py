@@ -90,9 +90,7 @@ def fit(points: Array, signs: Array, bounds: Array, gamma: float) -> SupportVect
         return None
     inner = factor @ (factor.T @ (alphas * signs))
     keep = alphas > 0
-    return SupportVectors(
-        points[keep], (alphas * signs)[keep], _bias(alphas, signs, bounds, inner), gamma
-    )
+    return SupportVectors(points[keep], (alphas * signs)[keep], _bias(alphas, signs, bounds, inner), gamma)
 
 
 def _bias(alphas: Array, signs: Array, bounds: Array, inner: Array) -> float:
@@ -136,9 +134,7 @@ class _Point:
         return _Point(*(value + length * change for value, change in pairs))
 
 
-def _interior_point(
-    factor: Array, signs: Array, bounds: Array, iterations: int = 100
-) -> Array | None:
+def _interior_point(factor: Array, signs: Array, bounds: Array, iterations: int = 100) -> Array | None:
     """Dual solution (N,) for Q = FF' (F: (N, R)), entries at a bound set to it exactly; None if it
     stalls."""
     ones = np.ones_like(bounds)
@@ -164,9 +160,7 @@ def _interior_point(
 Solver = Callable[[Array, float], tuple[Array, float]]
 
 
-def _direction(
-    at: _Point, solve: Solver, dual: Array, primal: float, low: Array, high: Array
-) -> _Point:
+def _direction(at: _Point, solve: Solver, dual: Array, primal: float, low: Array, high: Array) -> _Point:
     """Newton step towards alphas * multiplier = low and slack * multiplier = high."""
     right = -dual + low / at.alphas - at.low - high / at.slack + at.high
     step, bias = solve(right, -primal)

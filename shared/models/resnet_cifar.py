@@ -105,6 +105,4 @@ def resnet50_cifar(num_classes: int, in_channels: int = 3) -> ResNetCifar:
 def _shortcut(num_in: int, num_out: int, stride: int) -> nn.Module:
     if stride == 1 and num_in == num_out:
         return nn.Identity()
-    return nn.Sequential(
-        nn.Conv2d(num_in, num_out, 1, stride=stride, bias=False), nn.BatchNorm2d(num_out)
-    )
+    return nn.Sequential(nn.Conv2d(num_in, num_out, 1, stride=stride, bias=False), nn.BatchNorm2d(num_out))

@@ -34,9 +34,7 @@ class Block(nn.Module):
         shortcut = x
         if self._missing:
             half = self._missing // 2  # zero channels before and after, as in the published weights
-            shortcut = F.pad(
-                x[:, :, :: self._stride, :: self._stride], (0, 0, 0, 0, half, self._missing - half)
-            )
+            shortcut = F.pad(x[:, :, :: self._stride, :: self._stride], (0, 0, 0, 0, half, self._missing - half))
         return F.relu(self.bn2(self.conv2(y)) + shortcut, inplace=True)
 
 
@@ -96,18 +94,14 @@ def load_published(path: str | Path) -> ResNetHe:
         raise DataError(f"{path}: no such checkpoint; pull its data set first") from None
     except Exception as error:  # torch raises a dozen types for a damaged or foreign file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"{path}: not a checkpoint of the published CIFAR ResNets ({reason})"
-        ) from None
+        raise DataError(f"{path}: not a checkpoint of the published CIFAR ResNets ({reason})") from None
     blocks = len({name.split(".")[1] for name in saved if name.startswith("layer1.")})
     model = ResNetHe(blocks, num_classes=10)
     try:
         model.load_state_dict(saved)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{path}: not a checkpoint of the published CIFAR ResNets ({reason})"
-        ) from None
+        raise DataError(f"{path}: not a checkpoint of the published CIFAR ResNets ({reason})") from None
     model.normalize = Normalize(PUBLISHED_MEAN, PUBLISHED_STD)
     return model.eval()
 

@@ -20,44 +20,30 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m shared.results", description="Look at results."
-    )
+    parser = argparse.ArgumentParser(prog="python -m shared.results", description="Look at results.")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    summary = commands.add_parser(
-        "summary", help="verdict, claims and missing cells of a paper at a scale"
-    )
+    summary = commands.add_parser("summary", help="verdict, claims and missing cells of a paper at a scale")
     summary.add_argument("slug")
     summary.add_argument("scale")
     summary.add_argument("--results", type=Path, default=Path("results"), help="results folder")
     summary.set_defaults(function=_summary)
 
-    diff = commands.add_parser(
-        "diff", help="two runs, cell by cell; exit code 1 if a cell moved beyond its spread"
-    )
+    diff = commands.add_parser("diff", help="two runs, cell by cell; exit code 1 if a cell moved beyond its spread")
     diff.add_argument("a", help="results folder, a paper's folder, tables.json or a table as CSV")
     diff.add_argument("b", help="the same, of the other run")
     diff.add_argument("--paper", help="compare this paper only")
     diff.add_argument("--html", type=Path, help="write the difference as a page too")
     diff.set_defaults(function=_diff)
 
-    board = commands.add_parser(
-        "board", help="all papers at a glance: board.html, board.md and board.json"
-    )
+    board = commands.add_parser("board", help="all papers at a glance: board.html, board.md and board.json")
     board.add_argument("--results", type=Path, default=Path("results"), help="results folder")
     board.set_defaults(function=_board)
 
-    readme = commands.add_parser(
-        "readme", help="make the results block of a paper's README from its stored summaries"
-    )
+    readme = commands.add_parser("readme", help="make the results block of a paper's README from its stored summaries")
     readme.add_argument("slug")
-    readme.add_argument(
-        "--from", dest="results", type=Path, help="first store the summaries of this results folder"
-    )
-    readme.add_argument(
-        "--check", action="store_true", help="change nothing; exit code 1 if the block is stale"
-    )
+    readme.add_argument("--from", dest="results", type=Path, help="first store the summaries of this results folder")
+    readme.add_argument("--check", action="store_true", help="change nothing; exit code 1 if the block is stale")
     readme.add_argument("--papers", type=Path, default=papers_root(), help="folder of the papers")
     readme.set_defaults(function=_readme)
     return parser
@@ -75,9 +61,7 @@ def _summary(arguments: argparse.Namespace) -> int:
     print(f"{arguments.slug} at {arguments.scale}: {colour}, {found.line}")
     for claim in read_results(folder / "claims.json"):
         if claim.level:
-            seeds = (
-                f" [{claim.seeds_agree} of {claim.seeds_total} seeds]" if claim.seeds_total else ""
-            )
+            seeds = f" [{claim.seeds_agree} of {claim.seeds_total} seeds]" if claim.seeds_total else ""
             why = f": {claim.reason}" if claim.reason else ""
             verdict = f"{GLYPHS[claim.status]} {claim.status:12} {claim.level:8}"
             print(f"  {verdict} {claim.id} {claim.text}{seeds}{why}")

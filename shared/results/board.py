@@ -129,8 +129,6 @@ def _markdown(lines: list[dict[str, Any]]) -> str:
             continue
         keys = ("hard", "reported", "measured", "inside", "time", "memory", "commit", "date")
         verdict = "✔ green" if line["is_green"] else "✘ red"
-        rows.append(
-            [*start, verdict, *(line[key] for key in keys), line["report"].replace(".html", ".md")]
-        )
+        rows.append([*start, verdict, *(line[key] for key in keys), line["report"].replace(".html", ".md")])
     text = table(HEADER, rows, 3) if rows else ["No results yet."]
     return "\n".join(["# Board", "", *text]) + "\n"

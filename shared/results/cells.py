@@ -113,14 +113,10 @@ def read_tables(path: str | Path) -> Tables:
     """
     content = read_result_file(path, SCHEMA)
     try:
-        cells = [
-            TableCell(**{**cell, "values": _seeds(cell["values"])}) for cell in content.pop("cells")
-        ]
+        cells = [TableCell(**{**cell, "values": _seeds(cell["values"])}) for cell in content.pop("cells")]
         return Tables(cells=cells, **content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecordError(
-            f"{path}: damaged table ({type(error).__name__}: {error}); make the table again"
-        ) from None
+        raise RecordError(f"{path}: damaged table ({type(error).__name__}: {error}); make the table again") from None
 
 
 def read_result_file(path: str | Path, schema: int) -> dict[str, Any]:
@@ -130,13 +126,9 @@ def read_result_file(path: str | Path, schema: int) -> dict[str, Any]:
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file; run the workflow for its paper") from None
     except (ValueError, OSError) as error:
-        raise RecordError(
-            f"{path}: damaged ({error}); delete the file and run the workflow again"
-        ) from None
+        raise RecordError(f"{path}: damaged ({error}); delete the file and run the workflow again") from None
     if not isinstance(content, dict) or content.pop("schema", None) != schema:
-        raise RecordError(
-            f"{path}: not a result file of schema {schema}; delete it and run the workflow again"
-        )
+        raise RecordError(f"{path}: not a result file of schema {schema}; delete it and run the workflow again")
     return content
 
 

@@ -88,18 +88,14 @@ def read_claims(path: str | Path) -> list[Claim]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such file; a paper without claims keeps an empty list: []"
-        ) from None
+        raise ConfigError(f"{path}: no such file; a paper without claims keeps an empty list: []") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, list):
         raise ConfigError(f"{path}: must be a list of claims (id, text, where, level, expr)")
     claims: list[Claim] = []
     for position, item in enumerate(content, start=1):
-        name = (
-            item.get("id", f"number {position}") if isinstance(item, dict) else f"number {position}"
-        )
+        name = item.get("id", f"number {position}") if isinstance(item, dict) else f"number {position}"
         try:
             claim = Claim.model_validate(item)
             expression.parse(claim.expr)
@@ -142,10 +138,7 @@ def _published_value(numbers: dict[Key, Any], spec: ResultSpec, name: CellName) 
         known = [key[3] for key in numbers if key[0] == spec.experiments[name[0]].published_table]
         raise ConfigError(f"no published number for {' / '.join(name)}{nearest(name[3], known)}")
     if number.checked == "recalled":
-        raise ConfigError(
-            f"published {' / '.join(name)} is recalled, not read in a document: "
-            "it cannot decide a claim"
-        )
+        raise ConfigError(f"published {' / '.join(name)} is recalled, not read in a document: it cannot decide a claim")
     return float(number.value)
 
 
@@ -169,10 +162,7 @@ def run(spec: dict[str, Any]) -> None:
 def read_results(path: str | Path) -> list[ClaimResult]:
     """Read claims.json."""
     items = read_result_file(path, SCHEMA)["claims"]
-    return [
-        ClaimResult(**{**i, "per_seed": {int(s): bool(v) for s, v in i["per_seed"].items()}})
-        for i in items
-    ]
+    return [ClaimResult(**{**i, "per_seed": {int(s): bool(v) for s, v in i["per_seed"].items()}}) for i in items]
 
 
 def count(results: list[ClaimResult]) -> dict[str, int]:
@@ -211,9 +201,7 @@ class _Numbers:
         if found is None:
             raise _UnmeasuredError(f"{where}: not in the records")
         if found.status != MEASURED or found.mean is None:
-            raise _UnmeasuredError(
-                f"{where}: {found.status}{f' ({found.reason})' if found.reason else ''}"
-            )
+            raise _UnmeasuredError(f"{where}: {found.status}{f' ({found.reason})' if found.reason else ''}")
         self.used[name] = found
         return found.mean if self.seed is None else found.values[self.seed]
 
@@ -227,18 +215,14 @@ class _Numbers:
             if (cell.experiment, cell.setting) == (experiment, setting) and cell.status != NOT_RUN
         }
         left_out = {row, self.tables.reference}
-        return [
-            self.cell((experiment, setting, other, metric)) for other in sorted(rows - left_out)
-        ]
+        return [self.cell((experiment, setting, other, metric)) for other in sorted(rows - left_out)]
 
     def published(self, name: CellName) -> float:
         found = self.cells.get(name)
         if found is None or found.published is None:
             raise _UnmeasuredError(f"{' / '.join(name)}: no published number")
         if found.checked == "recalled":
-            raise _UnmeasuredError(
-                f"{' / '.join(name)}: the published number is recalled and cannot decide a claim"
-            )
+            raise _UnmeasuredError(f"{' / '.join(name)}: the published number is recalled and cannot decide a claim")
         return found.published
 
 
@@ -268,9 +252,7 @@ def _evaluate(claim: Claim, tables: Tables) -> ClaimResult:
     )
 
 
-def _per_seed(
-    tree: Any, tables: Tables, used: dict[CellName, TableCell]
-) -> tuple[dict[int, bool], list[list[float]]]:
+def _per_seed(tree: Any, tables: Tables, used: dict[CellName, TableCell]) -> tuple[dict[int, bool], list[list[float]]]:
     """Verdict of each seed that every used cell has, and the margins of each comparison."""
     seeds = set.intersection(*(set(cell.values) for cell in used.values())) if used else set()
     verdicts: dict[int, bool] = {}

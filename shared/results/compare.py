@@ -37,20 +37,14 @@ def conversion_factor(unit: str, wanted: str) -> float | None:
     if ours is None or theirs is None or ours[0] != theirs[0]:
         return None
     # fraction -> % is exactly 100, while 1.0 / 0.01 leaves a trailing 1e-14 in the table
-    return (
-        round(ours[1] / theirs[1], 12)
-        if ours[1] > theirs[1]
-        else 1.0 / round(theirs[1] / ours[1], 12)
-    )
+    return round(ours[1] / theirs[1], 12) if ours[1] > theirs[1] else 1.0 / round(theirs[1] / ours[1], 12)
 
 
 def convert(value: float, unit: str, wanted: str, where: str) -> float:
     """`value` in the unit `wanted`. Raises ConfigError, starting with `where`, if they differ."""
     factor = conversion_factor(unit, wanted)
     if factor is None:
-        raise ConfigError(
-            f"{where}: unit '{unit}' cannot be converted to '{wanted}'; make the two units agree"
-        )
+        raise ConfigError(f"{where}: unit '{unit}' cannot be converted to '{wanted}'; make the two units agree")
     return value * factor
 
 
@@ -71,9 +65,7 @@ class Comparison:
     inside: bool | None
 
 
-def compare(
-    mean: float, std: float | None, published: float, published_spread: float | None
-) -> Comparison:
+def compare(mean: float, std: float | None, published: float, published_spread: float | None) -> Comparison:
     """Compare our mean (± std) with a published number (± spread), all in one unit."""
     delta = mean - published
     if std is None and published_spread is None:

@@ -65,18 +65,14 @@ def difference(a: str | Path, b: str | Path, paper: str | None = None) -> Differ
     left, right = (load(Path(path), paper) for path in (a, b))
     if _is_single(left) and _is_single(right):
         # Two scales, or two copies, of one table: there the paper's and scale's names say nothing.
-        left, right = (
-            {("", "", *key[2:]): cell for key, cell in side.items()} for side in (left, right)
-        )
+        left, right = ({("", "", *key[2:]): cell for key, cell in side.items()} for side in (left, right))
     both = [key for key in left if key in right]
     if not both:
         raise RecordError(f"{a} and {b} have no measured cell in common")
     for key in both:
         if left[key].unit != right[key].unit:
             units = f"'{left[key].unit}' and '{right[key].unit}'"
-            raise RecordError(
-                f"{' / '.join(filter(None, key))}: the two runs use the units {units}"
-            )
+            raise RecordError(f"{' / '.join(filter(None, key))}: the two runs use the units {units}")
     return Difference(
         cells=[_move(key, left[key], right[key]) for key in both],
         only_a=[key for key in left if key not in right],
@@ -113,9 +109,7 @@ def _tables_in(path: Path) -> list[Tables]:
         found = sorted(path.glob(pattern))
         if found:
             return [read_tables(file) for file in found]
-    raise RecordError(
-        f"{path}: holds no tables.json (a results folder, a paper's folder or a table is needed)"
-    )
+    raise RecordError(f"{path}: holds no tables.json (a results folder, a paper's folder or a table is needed)")
 
 
 def _move(key: Key, a: TableCell, b: TableCell) -> Move:
@@ -130,11 +124,7 @@ def summary(found: Difference) -> str:
     """One line."""
     counted = [cell for cell in found.cells if not cell.is_cost]
     line = f"{len(found.moved)} of {len(counted)} cells moved beyond their spread"
-    only = [
-        f"{len(keys)} only in {side}"
-        for side, keys in (("A", found.only_a), ("B", found.only_b))
-        if keys
-    ]
+    only = [f"{len(keys)} only in {side}" for side, keys in (("A", found.only_a), ("B", found.only_b)) if keys]
     return ", ".join([line, *only])
 
 

@@ -82,17 +82,11 @@ def parse(text: str) -> ast.expr:
         raise ExpressionError(f"not an expression: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise ExpressionError(f"not an expression: {error}") from None
-    if any(
-        token.type == tokenize.COMMENT for token in tokenize.generate_tokens(iter([line]).__next__)
-    ):
+    if any(token.type == tokenize.COMMENT for token in tokenize.generate_tokens(iter([line]).__next__)):
         # On one line a comment would silently swallow the conditions behind it.
-        raise ExpressionError(
-            "no comments inside an expression; write them as YAML comments above it"
-        )
+        raise ExpressionError("no comments inside an expression; write them as YAML comments above it")
     if _kind(tree) != "truth":
-        raise ExpressionError(
-            "a claim must be a comparison (such as a < b), or several joined by and / or / not"
-        )
+        raise ExpressionError("a claim must be a comparison (such as a < b), or several joined by and / or / not")
     return tree
 
 
@@ -117,13 +111,9 @@ def _kind(node: ast.expr) -> str:
         case ast.BinOp(left=left, op=op, right=right):
             if type(op) not in _ARITHMETIC:
                 raise _refused(node, f"operator '{type(op).__name__}'")
-            _want(
-                "number", [left, right], "arithmetic is on numbers; use min, max or mean for a list"
-            )
+            _want("number", [left, right], "arithmetic is on numbers; use min, max or mean for a list")
             return "number"
-        case ast.Constant(value=value) if isinstance(value, int | float) and not isinstance(
-            value, bool
-        ):
+        case ast.Constant(value=value) if isinstance(value, int | float) and not isinstance(value, bool):
             return "number"
         case ast.Call(func=ast.Name(id=name)):
             return _call_kind(node, name)
@@ -134,13 +124,9 @@ def _call_kind(node: ast.Call, name: str) -> str:
     if node.keywords or any(isinstance(argument, ast.Starred) for argument in node.args):
         raise _refused(node, f"{name} with keywords or *")
     if name in CELL_FUNCTIONS:
-        strings = [
-            a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)
-        ]
+        strings = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         if len(strings) != 4 or len(node.args) != 4:
-            raise ExpressionError(
-                f"{ast.unparse(node)}: {name} takes four strings: experiment, setting, row, metric"
-            )
+            raise ExpressionError(f"{ast.unparse(node)}: {name} takes four strings: experiment, setting, row, metric")
         return "list" if name == "others" else "number"
     if name not in FUNCTIONS:
         raise _refused(node, f"function '{name}'{nearest(name, [*FUNCTIONS, *CELL_FUNCTIONS])}")
@@ -159,9 +145,7 @@ def _want(kind: str, nodes: list[ast.expr], message: str) -> None:
 
 
 def _refused(node: ast.expr, what: str) -> ExpressionError:
-    return ExpressionError(
-        f"{what} is not allowed at column {node.col_offset + 1}; see shared/results/expression.py"
-    )
+    return ExpressionError(f"{what} is not allowed at column {node.col_offset + 1}; see shared/results/expression.py")
 
 
 def cells_of(tree: ast.expr) -> Iterator[tuple[str, CellName]]:
@@ -169,18 +153,12 @@ def cells_of(tree: ast.expr) -> Iterator[tuple[str, CellName]]:
     reading order.
     """
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id in CELL_FUNCTIONS
-        ):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CELL_FUNCTIONS:
             yield node.func.id, _name(node)
 
 
 def _name(node: ast.Call) -> CellName:
-    experiment, setting, row, metric = (
-        str(a.value) for a in node.args if isinstance(a, ast.Constant)
-    )
+    experiment, setting, row, metric = (str(a.value) for a in node.args if isinstance(a, ast.Constant))
     return experiment, setting, row, metric
 
 
@@ -209,10 +187,7 @@ def evaluate(tree: ast.expr, source: Source) -> tuple[bool, list[Compared]]:
             case ast.Compare(left=left, ops=ops, comparators=comparators):
                 sides = [left, *comparators]
                 numbers = [number(side) for side in sides]
-                pairs = [
-                    _compare(op, sides[i], sides[i + 1], numbers[i], numbers[i + 1])
-                    for i, op in enumerate(ops)
-                ]
+                pairs = [_compare(op, sides[i], sides[i + 1], numbers[i], numbers[i + 1]) for i, op in enumerate(ops)]
                 compared.extend(pairs)
                 return all(pair.holds for pair in pairs)
             case ast.BinOp(left=left, op=op, right=right):
@@ -259,9 +234,7 @@ def describe(node: ast.expr) -> str:
     match node:
         case ast.Call(func=ast.Name(id=name), args=args) if name in CELL_FUNCTIONS:
             _, setting, row, metric = _name(node)
-            inner = {"cell": row, "others": f"others than {row}", "published": f"published {row}"}[
-                name
-            ]
+            inner = {"cell": row, "others": f"others than {row}", "published": f"published {row}"}[name]
             return f"{metric}({inner}, {setting})"
         case ast.Call(func=ast.Name(id="abs"), args=args):
             return f"|{describe(args[0])}|"

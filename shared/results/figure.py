@@ -37,12 +37,9 @@ class Figure:
     alt: str
 
     def __post_init__(self) -> None:
-        if not self.svg.lstrip().startswith("<svg") or re.search(
-            r"<script|<foreignObject", self.svg, re.IGNORECASE
-        ):
+        if not self.svg.lstrip().startswith("<svg") or re.search(r"<script|<foreignObject", self.svg, re.IGNORECASE):
             raise UserError(
-                f"figure '{self.title}': not a plain <svg> element; "
-                "make it with shared.results.figure.svg_of"
+                f"figure '{self.title}': not a plain <svg> element; make it with shared.results.figure.svg_of"
             )
 
 
@@ -91,9 +88,7 @@ def svg_of(canvas: "Canvas", name: str) -> str:
     prefix = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "figure"
     stream = io.StringIO()
     # A date, or a hash salted at random, would change the report without a change of its numbers.
-    with matplotlib.rc_context(
-        {"svg.hashsalt": prefix, "svg.fonttype": "none", "svg.image_inline": True}
-    ):
+    with matplotlib.rc_context({"svg.hashsalt": prefix, "svg.fonttype": "none", "svg.image_inline": True}):
         canvas.savefig(
             stream,
             format="svg",

@@ -42,9 +42,7 @@ class Gathered:
         by_weight = sorted(self.problems, key=lambda problem: problem[0] == MISSING)
         reasons = list(dict.fromkeys(reason for _, reason in by_weight))
         # Ten seeds without a record are one fact, not ten.
-        return (
-            reasons[0] + f" (and {len(reasons) - 1} more)" * (len(reasons) > 1) if reasons else ""
-        )
+        return reasons[0] + f" (and {len(reasons) - 1} more)" * (len(reasons) > 1) if reasons else ""
 
 
 def gather(spec: ResultSpec) -> dict[Place, Gathered]:
@@ -70,9 +68,7 @@ def gather(spec: ResultSpec) -> dict[Place, Gathered]:
             continue
         for record in records:
             if record.seed in place.records:
-                place.problems.append(
-                    (FAILED, f"{cell.record}: seed {record.seed} is in another record too")
-                )
+                place.problems.append((FAILED, f"{cell.record}: seed {record.seed} is in another record too"))
             place.records[record.seed] = record
             place.dates[record.seed] = _date(record, cell.record)
     for (name, _, _), place in found.items():
@@ -109,8 +105,7 @@ def _records_of_cell(spec: ResultSpec, path: str, place: Place) -> list[Record]:
     for record in records:
         if (record.paper, record.scale) != (spec.paper, spec.scale):
             raise RecordError(
-                f"{path}: record of {record.paper} at {record.scale}, "
-                f"not of {spec.paper} at {spec.scale}"
+                f"{path}: record of {record.paper} at {record.scale}, not of {spec.paper} at {spec.scale}"
             )
     names = {(record.experiment, record.setting, record.row) for record in records}
     if len(names) > 1:
@@ -154,9 +149,7 @@ def sample(spec: ResultSpec, found: Gathered, metric: str, where: str) -> Sample
             value = float(getattr(record.cost, metric)), COST_UNITS[metric]
         if value is not None:
             unit = wanted.unit if wanted is not None else value[1]
-            values[seed] = convert(
-                value[0], value[1], unit, f"{where}, seed {seed}, metric {metric}"
-            )
+            values[seed] = convert(value[0], value[1], unit, f"{where}, seed {seed}, metric {metric}")
     return values
 
 
@@ -168,9 +161,7 @@ def summarise(found: dict[Place, Gathered]) -> dict[str, Any]:
     """
     records = unique_records(found)
     dates = sorted(date for gathered in found.values() for date in gathered.dates.values())
-    dated = [
-        (d, r) for g in found.values() for d, r in zip(g.dates, g.records.values(), strict=False)
-    ]
+    dated = [(d, r) for g in found.values() for d, r in zip(g.dates, g.records.values(), strict=False)]
     newest = max(dated, key=lambda pair: pair[0])[1] if dated else None
     return {
         "num_records": len(records),
@@ -180,9 +171,7 @@ def summarise(found: dict[Place, Gathered]) -> dict[str, Any]:
         "devices": sorted({r.cost.device for r in records}),
         "seeds": sorted({r.seed for r in records}),
         "commit": str(newest.provenance.get("commit", "")) if newest else "",
-        "commits": sorted(
-            {str(r.provenance["commit"]) for r in records if r.provenance.get("commit")}
-        ),
+        "commits": sorted({str(r.provenance["commit"]) for r in records if r.provenance.get("commit")}),
         "dirty": any(bool(r.provenance.get("dirty")) for r in records),
         "first_date": dates[0] if dates else "",
         "date": dates[-1] if dates else "",
@@ -210,9 +199,7 @@ def unique_records(found: dict[Place, Gathered]) -> list[Record]:
     return list(unique.values())
 
 
-def merged_provenance(
-    records: list[Record], skip: tuple[str, ...] = ("date",)
-) -> dict[str, list[str]]:
+def merged_provenance(records: list[Record], skip: tuple[str, ...] = ("date",)) -> dict[str, list[str]]:
     """Dotted provenance key -> its distinct values over all records, sorted."""
     merged: dict[str, set[str]] = {}
     for record in records:
@@ -224,9 +211,5 @@ def merged_provenance(
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict):
-        return [
-            pair
-            for key in value
-            for pair in _flat(value[key], f"{prefix}.{key}" if prefix else str(key))
-        ]
+        return [pair for key in value for pair in _flat(value[key], f"{prefix}.{key}" if prefix else str(key))]
     return [(prefix, value if isinstance(value, str) else json.dumps(value))]

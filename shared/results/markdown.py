@@ -65,9 +65,7 @@ def render_markdown(page: Page) -> str:
     if page.figures:
         lines += ["## Figures", "", "They are in report.html; here is what they show.", ""]
         for figure in page.figures:
-            lines += [
-                f"- **{escape(figure.title)}.** {escape(figure.caption)} {escape(figure.alt)}"
-            ]
+            lines += [f"- **{escape(figure.title)}.** {escape(figure.caption)} {escape(figure.alt)}"]
         lines.append("")
     lines += ["## Deviations and switches", ""]
     lines += [f"- {escape(text)}" for text in page.deviations] or ["None declared."]
@@ -88,10 +86,7 @@ def _legend(page: Page) -> str:
         "↑ ↓ ≈: larger, smaller, closer to the reference is better."
     )
     if page.has_comparable:
-        text += (
-            " Δ = ours − published; ● inside the two spreads together, ▲ ▼ above or below them, "
-            "◌ no spread known."
-        )
+        text += " Δ = ours − published; ● inside the two spreads together, ▲ ▼ above or below them, ◌ no spread known."
     return text
 
 
@@ -111,9 +106,7 @@ def _claims(page: Page) -> list[str]:
         if claim["agreement"]:
             lines.append(f"  - {claim['agreement']}")
         if claim["cells"]:
-            cells = [
-                f"{c['place']} {c['metric']} {c['number']} (n={c['n']})" for c in claim["cells"]
-            ]
+            cells = [f"{c['place']} {c['metric']} {c['number']} (n={c['n']})" for c in claim["cells"]]
             lines.append(f"  - from {escape('; '.join(cells))}")
         if claim["reason"]:
             lines.append(f"  - {escape(claim['reason'])}")
@@ -138,8 +131,7 @@ def _table(view: TableView) -> list[str]:
     if view.other_data:
         lines += [f"> {escape(view.other_data)}", ""]
     header = ["method"] + [
-        " ".join(filter(None, [c["name"], f"({c['unit']})" * bool(c["unit"]), c["arrow"]]))
-        for c in view.columns
+        " ".join(filter(None, [c["name"], f"({c['unit']})" * bool(c["unit"]), c["arrow"]])) for c in view.columns
     ]
     rows = []
     for row in view.rows:

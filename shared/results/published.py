@@ -74,8 +74,7 @@ def read_published(path: str | Path) -> dict[Key, Published]:
         if number.key in numbers:
             first = numbers[number.key].line
             raise ConfigError(
-                f"{path}, line {line}, column 'metric': "
-                f"same table, setting, row and metric as line {first}"
+                f"{path}, line {line}, column 'metric': same table, setting, row and metric as line {first}"
             )
         numbers[number.key] = number
     return numbers
@@ -85,9 +84,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such file; a paper without published numbers keeps the header line"
-        ) from None
+        raise ConfigError(f"{path}: no such file; a paper without published numbers keeps the header line") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     reader = csv.reader(text.splitlines(keepends=True), strict=True)
@@ -95,17 +92,13 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         header = next(reader, [])
         for column, (found, wanted) in enumerate(zip(header, HEADER, strict=False), start=1):
             if found != wanted:
-                raise ConfigError(
-                    f"{path}, line 1, column {column}: '{found}' where '{wanted}' belongs"
-                )
+                raise ConfigError(f"{path}, line 1, column {column}: '{found}' where '{wanted}' belongs")
         if len(header) != len(HEADER):
             raise ConfigError(f"{path}, line 1: the header must be {','.join(HEADER)}")
         for fields in reader:
             yield reader.line_num, fields
     except csv.Error as error:
-        raise ConfigError(
-            f"{path}, line {reader.line_num}: {error}; quote fields that hold a comma"
-        ) from None
+        raise ConfigError(f"{path}, line {reader.line_num}: {error}; quote fields that hold a comma") from None
 
 
 def _number(path: str | Path, line: int, fields: list[str]) -> Published:
@@ -122,9 +115,7 @@ def _number(path: str | Path, line: int, fields: list[str]) -> Published:
         if not item[column].strip():
             raise fail(column, "empty")
     if item["better"] not in DIRECTIONS:
-        raise fail(
-            "better", f"'{item['better']}' is not one of {', '.join(DIRECTIONS[:-1])} or empty"
-        )
+        raise fail("better", f"'{item['better']}' is not one of {', '.join(DIRECTIONS[:-1])} or empty")
     if item["checked"] not in CHECKED:
         raise fail("checked", f"'{item['checked']}' is neither 'read' nor 'recalled'")
     numeric: dict[str, float | None] = {}
@@ -178,13 +169,9 @@ def check_published(numbers: dict[Key, Published], spec: ResultSpec) -> None:
     for name, experiment in spec.experiments.items():
         if not experiment.published_table:
             continue
-        of_table = [
-            number for number in numbers.values() if number.table == experiment.published_table
-        ]
+        of_table = [number for number in numbers.values() if number.table == experiment.published_table]
         if not of_table:
-            hint = nearest(
-                experiment.published_table, {number.table for number in numbers.values()}
-            )
+            hint = nearest(experiment.published_table, {number.table for number in numbers.values()})
             raise ConfigError(f"{where}: no table '{experiment.published_table}' for {name}{hint}")
         settings = [setting.published for setting in experiment.settings.values()]
         # A row's published name defaults to its key, and rows of our own have no published number.
@@ -194,11 +181,7 @@ def check_published(numbers: dict[Key, Published], spec: ResultSpec) -> None:
         used_settings = {setting.published for setting in experiment.settings.values()}
         for number in of_table:
             metric = spec.metric(number.metric)
-            if (
-                metric is not None
-                and number.metric in experiment.metrics
-                and number.setting in used_settings
-            ):
+            if metric is not None and number.metric in experiment.metrics and number.setting in used_settings:
                 convert(
                     number.value,
                     number.unit,
@@ -207,9 +190,7 @@ def check_published(numbers: dict[Key, Published], spec: ResultSpec) -> None:
                 )
 
 
-def _check_known(
-    where: str, kind: str, wanted: list[str | None], of_table: list[Published]
-) -> None:
+def _check_known(where: str, kind: str, wanted: list[str | None], of_table: list[Published]) -> None:
     known = {getattr(number, kind) for number in of_table}
     for name in wanted:
         if name is not None and name not in known:

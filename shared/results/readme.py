@@ -50,9 +50,7 @@ def _summaries(results: Path, paper: Path) -> dict[Path, dict[str, Any]]:
         tables, claims = read_tables(path), read_results(path.parent / "claims.json")
         found[paper / "results" / f"{tables.scale}.json"] = summary_of(tables, claims)
     if not found:
-        raise RecordError(
-            f"{results / paper.name}: no scale with a tables.json; run the paper first"
-        )
+        raise RecordError(f"{results / paper.name}: no scale with a tables.json; run the paper first")
     return found
 
 
@@ -64,10 +62,7 @@ def summary_of(tables: Tables, claims: list[ClaimResult]) -> dict[str, Any]:
         "paper": tables.paper,
         "scale": tables.scale,
         "verdict": {"is_green": verdict.is_green, "line": verdict.line},
-        **{
-            key: tables.summary[key]
-            for key in ("date", "commit", "dirty", "devices", "seeds", "seconds")
-        },
+        **{key: tables.summary[key] for key in ("date", "commit", "dirty", "devices", "seeds", "seconds")},
         "peak_memory_mb": tables.summary["peak_memory_mb"],
         "claims": [_claim(claim) for claim in claims if claim.level],
         "tables": _tables(tables),
@@ -120,9 +115,7 @@ def _tables(tables: Tables) -> list[dict[str, Any]]:
 
 def stored(paper: Path) -> list[dict[str, Any]]:
     """The stored summaries of a paper, mini first, then by name."""
-    paths = sorted(
-        (paper / "results").glob("*.json"), key=lambda path: (path.stem != "mini", path.stem)
-    )
+    paths = sorted((paper / "results").glob("*.json"), key=lambda path: (path.stem != "mini", path.stem))
     return [{**read_result_file(path, SCHEMA), "file": path.name} for path in paths]
 
 
@@ -136,9 +129,7 @@ def block(paper: Path) -> str:
         try:
             lines += _scale(summary)
         except (KeyError, TypeError, AttributeError) as error:
-            raise RecordError(
-                f"{paper / 'results' / summary['file']}: damaged ({error!r}); store it again"
-            ) from None
+            raise RecordError(f"{paper / 'results' / summary['file']}: damaged ({error!r}); store it again") from None
     return "\n".join([*lines, END])
 
 
@@ -188,10 +179,7 @@ def _entry(entry: dict[str, Any]) -> list[str]:
     header = ["method"] + [f"{name} ({unit})" if unit else name for name, unit in metrics.items()]
     rows = []
     for label, values in entry["rows"].items():
-        rows.append(
-            [label]
-            + [_number(values.get(name), metrics[name], entry["comparable"]) for name in metrics]
-        )
+        rows.append([label] + [_number(values.get(name), metrics[name], entry["comparable"]) for name in metrics])
     has_published = any("(" in text for row in rows for text in row[1:])
     note = ", in parentheses the paper's number" if has_published else ""
     return [
@@ -219,9 +207,7 @@ def rendered(paper: Path) -> str:
     try:
         text = readme.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(
-            f"{readme}: no such file; write it with the lines {BEGIN} and {END}"
-        ) from None
+        raise ConfigError(f"{readme}: no such file; write it with the lines {BEGIN} and {END}") from None
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ConfigError(f"{readme}: needs the line {BEGIN} once, and {END} once after it")
     before, after = text[: text.index(BEGIN)], text[text.index(END) + len(END) :]

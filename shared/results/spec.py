@@ -116,15 +116,11 @@ class ResultSpec(_Part):
         if name in declared:
             return declared[name]
         if name in COST_UNITS:
-            return MetricSpec(
-                name=name, unit=COST_UNITS[name], better="lower", label=name.replace("_", " ")
-            )
+            return MetricSpec(name=name, unit=COST_UNITS[name], better="lower", label=name.replace("_", " "))
         base = name.removeprefix(GAP_PREFIX)
         if name.startswith(GAP_PREFIX) and base in self.gap_metrics:
             unit = declared[base].unit if base in declared else ""
-            return MetricSpec(
-                name=name, unit=unit, better="lower", label=f"|{base} - {self.reference}|"
-            )
+            return MetricSpec(name=name, unit=unit, better="lower", label=f"|{base} - {self.reference}|")
         if name == AVERAGE_GAP and self.gap_metrics:
             unit = declared[self.gap_metrics[0]].unit if self.gap_metrics[0] in declared else ""
             return MetricSpec(name=name, unit=unit, better="lower", label="Average gap")
@@ -132,9 +128,7 @@ class ResultSpec(_Part):
 
     def metric_names(self) -> list[str]:
         """Every name that a table or a claim may use."""
-        derived = [GAP_PREFIX + name for name in self.gap_metrics] + [AVERAGE_GAP] * bool(
-            self.gap_metrics
-        )
+        derived = [GAP_PREFIX + name for name in self.gap_metrics] + [AVERAGE_GAP] * bool(self.gap_metrics)
         return list(dict.fromkeys([m.name for m in self.metrics] + derived + list(COST_UNITS)))
 
 
@@ -148,9 +142,7 @@ def parse_spec(spec: dict[str, Any]) -> ResultSpec:
         for metric in experiment.metrics:
             if parsed.metric(metric) is None:
                 hint = nearest(metric, parsed.metric_names())
-                raise ConfigError(
-                    f"{parsed.paper}, experiment {name}: unknown metric '{metric}'{hint}"
-                )
+                raise ConfigError(f"{parsed.paper}, experiment {name}: unknown metric '{metric}'{hint}")
     for cell in parsed.cells:
         check_names(parsed, cell.experiment, cell.setting, cell.row)
     return parsed
@@ -161,21 +153,15 @@ def in_repository(path: str | Path) -> Path:
     return ROOT / path
 
 
-def check_names(
-    spec: ResultSpec, experiment: str, setting: str, row: str, metric: str | None = None
-) -> None:
+def check_names(spec: ResultSpec, experiment: str, setting: str, row: str, metric: str | None = None) -> None:
     """Raise ConfigError naming the first of the names that the spec does not have, with the nearest
     one.
     """
     if experiment not in spec.experiments:
-        raise ConfigError(
-            f"unknown experiment '{experiment}'{nearest(experiment, list(spec.experiments))}"
-        )
+        raise ConfigError(f"unknown experiment '{experiment}'{nearest(experiment, list(spec.experiments))}")
     found = spec.experiments[experiment]
     if setting not in found.settings:
-        raise ConfigError(
-            f"{experiment} has no setting '{setting}'{nearest(setting, list(found.settings))}"
-        )
+        raise ConfigError(f"{experiment} has no setting '{setting}'{nearest(setting, list(found.settings))}")
     if row not in found.rows:
         raise ConfigError(f"{experiment} has no row '{row}'{nearest(row, list(found.rows))}")
     if metric is not None and metric not in found.metrics and spec.metric(metric) is None:

@@ -97,9 +97,7 @@ def _labels(spec: ResultSpec) -> dict[str, dict[str, str]]:
     experiments = spec.experiments.items()
     return {
         "experiment": {name: table.title for name, table in experiments},
-        "setting": {
-            f"{n}/{key}": s.label or key for n, t in experiments for key, s in t.settings.items()
-        },
+        "setting": {f"{n}/{key}": s.label or key for n, t in experiments for key, s in t.settings.items()},
         "row": {f"{n}/{key}": r.label or key for n, t in experiments for key, r in t.rows.items()},
         "metric": {metric.name: metric.label or metric.name for metric in spec.metrics},
     }
@@ -124,13 +122,9 @@ def _setting_cells(
     for row, gathered in rows.items():
         for metric in _metrics_of(spec, experiment):
             if metric == AVERAGE_GAP or _is_gap(spec, metric):
-                cell = _gap_cell(
-                    spec, where, metric, gathered, rows[reference] if reference else None
-                )
+                cell = _gap_cell(spec, where, metric, gathered, rows[reference] if reference else None)
             else:
-                cell = _cell_of(
-                    gathered, metric, sample(spec, gathered, metric, f"{where} / {row}")
-                )
+                cell = _cell_of(gathered, metric, sample(spec, gathered, metric, f"{where} / {row}"))
             listed = metric in table.metrics
             if not listed and cell.status != MEASURED:
                 continue
@@ -173,19 +167,13 @@ def _cell_of(gathered: Gathered, metric: str, values: Sample) -> TableCell:
     return replace(cell, reason="; ".join(filter(None, [gathered.reason, not_computed])))
 
 
-def _gap_cell(
-    spec: ResultSpec, where: str, metric: str, gathered: Gathered, reference: Gathered | None
-) -> TableCell:
+def _gap_cell(spec: ResultSpec, where: str, metric: str, gathered: Gathered, reference: Gathered | None) -> TableCell:
     """gap_M or Avg. Gap of one row against the reference row of the same setting."""
     if gathered.status != MEASURED:
         return TableCell("", "", "", metric, status=gathered.status, reason=gathered.reason)
     name = spec.reference or "reference"
     if reference is None or reference.status != MEASURED:
-        reason = (
-            f"no row {name} to measure gaps against"
-            if reference is None
-            else f"{name} is {reference.status}"
-        )
+        reason = f"no row {name} to measure gaps against" if reference is None else f"{name} is {reference.status}"
         return TableCell("", "", "", metric, status=MISSING, reason=reason)
     parts = spec.gap_metrics if metric == AVERAGE_GAP else [metric.removeprefix(GAP_PREFIX)]
     means, per_seed = [], []
@@ -201,15 +189,11 @@ def _gap_cell(
                 status=MISSING,
                 reason=f"the record of {lacking} holds no {part}",
             )
-        means.append(
-            abs((mean_and_std(ours.values())[0] or 0.0) - (mean_and_std(theirs.values())[0] or 0.0))
-        )
+        means.append(abs((mean_and_std(ours.values())[0] or 0.0) - (mean_and_std(theirs.values())[0] or 0.0)))
         per_seed.append({seed: abs(ours[seed] - theirs[seed]) for seed in ours if seed in theirs})
     shared = sorted(set.intersection(*(set(values) for values in per_seed)))
     values = {seed: math.fsum(part[seed] for part in per_seed) / len(parts) for seed in shared}
-    incomplete = (
-        f"{name}: {reference.reason}" if reference.reason and reference is not gathered else ""
-    )
+    incomplete = f"{name}: {reference.reason}" if reference.reason and reference is not gathered else ""
     return TableCell(
         "",
         "",
@@ -227,9 +211,7 @@ def _beside(cell: TableCell, number: Published, spec: ResultSpec) -> TableCell:
     """The cell with its published number, in the cell's unit."""
     where = f"{spec.published_csv}, line {number.line}, metric {number.metric}"
     value = convert(number.value, number.unit, cell.unit, where)
-    spread = (
-        None if number.spread is None else convert(number.spread, number.unit, cell.unit, where)
-    )
+    spread = None if number.spread is None else convert(number.spread, number.unit, cell.unit, where)
     cell = replace(
         cell,
         published=value,
@@ -284,19 +266,13 @@ def read_csv(path: str | Path) -> list[TableCell]:
         with Path(path).open(encoding="utf-8", newline="") as stream:
             reader = csv.DictReader(stream)
             if reader.fieldnames != COLUMNS:
-                raise RecordError(
-                    f"{path}: not a result table; its columns must be {','.join(COLUMNS)}"
-                )
+                raise RecordError(f"{path}: not a result table; its columns must be {','.join(COLUMNS)}")
             cells = []
             for item in reader:
                 try:
-                    cells.append(
-                        TableCell(**{key: parse.get(key, str)(text) for key, text in item.items()})
-                    )
+                    cells.append(TableCell(**{key: parse.get(key, str)(text) for key, text in item.items()}))
                 except (ValueError, TypeError, AttributeError) as error:
-                    raise RecordError(
-                        f"{path}, line {reader.line_num}: damaged table line ({error})"
-                    ) from None
+                    raise RecordError(f"{path}, line {reader.line_num}: damaged table line ({error})") from None
             return cells
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: cannot be read ({error})") from None

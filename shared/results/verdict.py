@@ -40,9 +40,7 @@ def verdict(spec: dict[str, Any]) -> int:
 
 def judge_folder(folder: str | Path) -> Verdict:
     """Verdict from tables.json and claims.json of a paper's results folder."""
-    return judge(
-        read_tables(Path(folder) / "tables.json"), read_results(Path(folder) / "claims.json")
-    )
+    return judge(read_tables(Path(folder) / "tables.json"), read_results(Path(folder) / "claims.json"))
 
 
 def judge(tables: Tables, claims: list[ClaimResult]) -> Verdict:
@@ -50,9 +48,7 @@ def judge(tables: Tables, claims: list[ClaimResult]) -> Verdict:
     reasons = []
     for claim in claims:
         if claim.level == "hard" and claim.status in (FAILS, NOT_MEASURED):
-            reasons.append(
-                f"hard claim {claim.id} {'fails' if claim.status == FAILS else 'is not measured'}"
-            )
+            reasons.append(f"hard claim {claim.id} {'fails' if claim.status == FAILS else 'is not measured'}")
     measured, planned, groups = cell_counts(tables)
     reasons += [f"{place}: {reason}" for place, reason in groups]
     counts = count(claims)
@@ -60,9 +56,7 @@ def judge(tables: Tables, claims: list[ClaimResult]) -> Verdict:
     hard += sum(c.level == "hard" and c.status == NOT_MEASURED for c in claims)
     reported = sum(c.level == "reported" for c in claims)
     parts = [
-        f"{counts['hard_held']} of {hard} hard claims hold"
-        if hard
-        else "no hard claim at this scale",
+        f"{counts['hard_held']} of {hard} hard claims hold" if hard else "no hard claim at this scale",
         f"{counts['reported_held']} of {reported} reported claims hold" if reported else "",
         f"{measured} of {planned} numbers measured",
     ]

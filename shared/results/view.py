@@ -97,9 +97,7 @@ class Page:
     sources: list[tuple[str, str, int]] = field(default_factory=list)
 
 
-def page_of(
-    spec: ResultSpec, tables: Tables, claims: list[ClaimResult], figures: list[Figure]
-) -> Page:
+def page_of(spec: ResultSpec, tables: Tables, claims: list[ClaimResult], figures: list[Figure]) -> Page:
     """The report's content."""
     experiments = [_experiment(spec, tables, name) for name in spec.experiments]
     listed = [cell for cell in tables.cells if cell.listed]
@@ -181,22 +179,17 @@ def _method(key: str, row: Any) -> dict[str, str]:
 
 def _options(options: dict[str, Any]) -> str:
     return ", ".join(
-        f"{key} {value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in options.items()
+        f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in options.items()
     )
 
 
-def _table(
-    spec: ResultSpec, tables: Tables, name: str, key: str, cells: list[TableCell]
-) -> TableView:
+def _table(spec: ResultSpec, tables: Tables, name: str, key: str, cells: list[TableCell]) -> TableView:
     experiment, setting = spec.experiments[name], spec.experiments[name].settings[key]
     by_key = {(cell.row, cell.metric): cell for cell in cells}
     best = best_rows(tables, cells)
     rows = []
     for row_key, row in experiment.rows.items():
-        views = [
-            _cell(by_key[row_key, metric], row_key in best[metric]) for metric in experiment.metrics
-        ]
+        views = [_cell(by_key[row_key, metric], row_key in best[metric]) for metric in experiment.metrics]
         rows.append(RowView(row.label or row_key, row_key == spec.reference, views))
     has_published = any(cell.published is not None for cell in cells)
     is_other = has_published and not spec.is_comparable(name, key)
@@ -244,9 +237,7 @@ def best_rows(tables: Tables, cells: list[TableCell]) -> dict[str, set[str]]:
                 scores[cell.row] = mean if cell.better == "lower" else -mean
         is_race = len(scores) > 1 and len(set(scores.values())) > 1
         least = min(scores.values(), default=0.0)
-        best[metric] = (
-            {row for row, score in scores.items() if score == least} if is_race else set()
-        )
+        best[metric] = {row for row, score in scores.items() if score == least} if is_race else set()
     return best
 
 
@@ -306,9 +297,7 @@ def _claim(claim: ClaimResult) -> dict[str, Any]:
         "cells": cells,
         "unit": unit,
         "seeds": [claim.per_seed[seed] for seed in sorted(claim.per_seed)],
-        "agreement": f"{claim.seeds_agree} of {claim.seeds_total} seeds agree"
-        if claim.seeds_total
-        else "",
+        "agreement": f"{claim.seeds_agree} of {claim.seeds_total} seeds agree" if claim.seeds_total else "",
     }
 
 
@@ -349,9 +338,7 @@ def _costs(tables: Tables) -> list[dict[str, str]]:
             },
         )
         line[cell.metric] = (
-            show.memory(cell.mean)
-            if cell.metric == "peak_memory_mb"
-            else show.spread(cell.mean, cell.std, cell.unit)
+            show.memory(cell.mean) if cell.metric == "peak_memory_mb" else show.spread(cell.mean, cell.std, cell.unit)
         )
     return list(lines.values())
 

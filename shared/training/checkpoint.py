@@ -39,9 +39,7 @@ class Checkpoint:
             key = content["key"]
         except Exception as error:  # any failure to read means the same: this file is of no use
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            warnings.warn(
-                f"{self.path}: damaged checkpoint ({reason}); training starts over", stacklevel=2
-            )
+            warnings.warn(f"{self.path}: damaged checkpoint ({reason}); training starts over", stacklevel=2)
             return None
         return content if key == self.key else None
 

@@ -50,31 +50,21 @@ class DeviceImages:
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.float32):
             shape, kind = tuple(self.images.shape), self.images.dtype
-            raise DataError(
-                f"images must be (N, C, H, W) of uint8 or float32, these are {shape} of {kind}"
-            )
+            raise DataError(f"images must be (N, C, H, W) of uint8 or float32, these are {shape} of {kind}")
         if self.labels.shape != self.images.shape[:1]:
-            raise DataError(
-                f"{len(self.images)} images but labels of shape {tuple(self.labels.shape)}"
-            )
+            raise DataError(f"{len(self.images)} images but labels of shape {tuple(self.labels.shape)}")
         wrong = ((self.labels < 0) | (self.labels >= self.num_classes)).nonzero()
         if len(wrong):
             row = int(wrong[0])
             label = int(self.labels[row])
-            raise DataError(
-                f"label {label} of image {row} is not one of the {self.num_classes} classes"
-            )
+            raise DataError(f"label {label} of image {row} is not one of the {self.num_classes} classes")
 
     @classmethod
-    def from_arrays(
-        cls, arrays: Arrays, device: torch.device | str, augment: Augment | None = None
-    ) -> "DeviceImages":
+    def from_arrays(cls, arrays: Arrays, device: torch.device | str, augment: Augment | None = None) -> "DeviceImages":
         """Copy decoded arrays (also memory-mapped ones) to the device."""
         images = np.ascontiguousarray(np.moveaxis(np.asarray(arrays.images), 3, 1))
         labels = np.array(arrays.labels, dtype=np.int64)
-        if (
-            not images.flags.writeable
-        ):  # one channel: the transposed view of a read-only map is contiguous already
+        if not images.flags.writeable:  # one channel: the transposed view of a read-only map is contiguous already
             images = images.copy()
         return cls(
             torch.from_numpy(images).to(device),
@@ -107,18 +97,14 @@ class DeviceImages:
     def followed_by(self, other: "DeviceImages") -> "DeviceImages":
         """One set: these images, then the other's. Both must agree on classes and augmentation."""
         if (self.num_classes, self.augment) != (other.num_classes, other.augment):
-            raise DataError(
-                "two image sets with different classes or augmentation cannot be joined"
-            )
+            raise DataError("two image sets with different classes or augmentation cannot be joined")
         return replace(
             self,
             images=torch.cat([self.images, other.images]),
             labels=torch.cat([self.labels, other.labels]),
         )
 
-    def batches(
-        self, batch_size: int, generator: torch.Generator | None = None, shuffle: bool = True
-    ) -> "Batches":
+    def batches(self, batch_size: int, generator: torch.Generator | None = None, shuffle: bool = True) -> "Batches":
         """One epoch of batches; the last one may be smaller.
 
         generator: CPU generator of order and augmentation; an unshuffled, unaugmented epoch needs
@@ -131,9 +117,7 @@ class DeviceImages:
 class Batches(Iterator[Batch]):
     """Iterator over one epoch; `len()` counts its batches, `skip` passes over some unmade."""
 
-    def __init__(
-        self, data: DeviceImages, batch_size: int, generator: torch.Generator | None, shuffle: bool
-    ) -> None:
+    def __init__(self, data: DeviceImages, batch_size: int, generator: torch.Generator | None, shuffle: bool) -> None:
         augment = data.augment or Augment()
         if generator is None and (shuffle or augment.pad or augment.flip):
             raise ValueError("shuffled or augmented batches need a generator")
@@ -142,9 +126,7 @@ class Batches(Iterator[Batch]):
         # The draws depend on the number of images only, not on the batch size or device. `top` and
         # `left` are the corner of the crop in the padded image, 0 .. 2*pad inclusive as in
         # torchvision's RandomCrop.
-        order = (
-            torch.randperm(num_images, generator=generator) if shuffle else torch.arange(num_images)
-        )
+        order = torch.randperm(num_images, generator=generator) if shuffle else torch.arange(num_images)
         self._order = order.to(data.device)
         self._corners = self._mirrored = None
         if augment.pad:

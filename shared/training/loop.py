@@ -143,9 +143,7 @@ class _Step:
         )
         state.loss_sum = state.loss_sum + state.loss
         if self.max_grad_norm is not None:
-            trained = [
-                parameter for group in state.optimizer.param_groups for parameter in group["params"]
-            ]
+            trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
         if self.after_backward is not None:
             self.after_backward(state)
@@ -157,9 +155,7 @@ class _Step:
         state.step += 1
         state.step_in_epoch += 1
 
-    def _gradients(
-        self, optimizer: torch.optim.Optimizer, pieces: list[Piece], weight: float
-    ) -> Tensor:
+    def _gradients(self, optimizer: torch.optim.Optimizer, pieces: list[Piece], weight: float) -> Tensor:
         """Gradient of the batch's mean loss, summed over its pieces; returns the loss, detached."""
         optimizer.zero_grad(set_to_none=True)
         total: Tensor | None = None
@@ -188,9 +184,7 @@ def _finish_epoch(state: LoopState, processes: Processes, on_epoch_end: EpochHoo
     mean = processes.mean(state.loss_sum) / max(state.step_in_epoch, 1)
     finite = math.isfinite(mean)
     if not finite:
-        warnings.warn(
-            f"the mean loss of epoch {state.epoch + 1} is {mean}: the run diverges", stacklevel=3
-        )
+        warnings.warn(f"the mean loss of epoch {state.epoch + 1} is {mean}: the run diverges", stacklevel=3)
     rate = float(state.optimizer.param_groups[0]["lr"])
     row: dict[str, float | None] = {
         "epoch": state.epoch + 1,

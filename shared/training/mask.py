@@ -31,9 +31,7 @@ class WeightMask:
         self._leak = leak
         self._parameters = [parameters[name] for name in mask]
         # In the parameters' own memory layout, so that the product with a gradient is one pass.
-        self._factors = [
-            torch.empty_like(parameters[name]).copy_(mask[name]).detach() for name in mask
-        ]
+        self._factors = [torch.empty_like(parameters[name]).copy_(mask[name]).detach() for name in mask]
         self._frozen = [factor == 0 for factor in self._factors]
         self._anchors = [parameter.detach().clone() for parameter in self._parameters]
 
@@ -49,9 +47,7 @@ class WeightMask:
         """Put weights outside the mask back and clear their momentum, unless it leaks."""
         if self._leak:
             return
-        for parameter, frozen, anchor in zip(
-            self._parameters, self._frozen, self._anchors, strict=True
-        ):
+        for parameter, frozen, anchor in zip(self._parameters, self._frozen, self._anchors, strict=True):
             torch.where(frozen, anchor, parameter.detach(), out=parameter.data)
             momentum = state.optimizer.state.get(parameter, {}).get("momentum_buffer")
             if momentum is not None:

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from shared.training.options import OptimizerOptions
 
 
-def make_optimizer(
-    params: Iterable[nn.Parameter], options: OptimizerOptions
-) -> torch.optim.Optimizer:
+def make_optimizer(params: Iterable[nn.Parameter], options: OptimizerOptions) -> torch.optim.Optimizer:
     """The optimizer that `options` describes, over the parameters that require a gradient.
 
     Steps run as one fused kernel: on the small networks of the CPU runs it takes a third of the

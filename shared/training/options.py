@@ -62,9 +62,7 @@ class ScheduleOptions(Strict):
     @model_validator(mode="after")
     def _settings_belong_to_kind(self) -> "ScheduleOptions":
         if (self.kind == "multistep") != bool(self.milestones):
-            raise ValueError(
-                "milestones belong to the schedule 'multistep', which needs at least one"
-            )
+            raise ValueError("milestones belong to the schedule 'multistep', which needs at least one")
         if "gamma" in self.model_fields_set and self.kind != "multistep":
             raise ValueError(f"gamma is not a setting of the schedule '{self.kind}'")
         if list(self.milestones) != sorted(set(self.milestones)):

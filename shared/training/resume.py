@@ -30,10 +30,7 @@ class Resume:
 
     def is_due(self) -> bool:
         """Whether it is time for the next checkpoint."""
-        return (
-            self._checkpoint is not None
-            and time.monotonic() - self._saved >= self._checkpoint.seconds
-        )
+        return self._checkpoint is not None and time.monotonic() - self._saved >= self._checkpoint.seconds
 
     def mark_epoch(self, generator: torch.Generator) -> None:
         """Remember the random states from which the epoch's batches are about to be made."""
@@ -71,9 +68,7 @@ class Resume:
         state.loss_sum = saved["loss_sum"].to(next(state.model.parameters()).device)
         self._seconds_before = saved["seconds"]
         self._at_epoch_start, self._at_step = saved["at_epoch_start"], saved["at_step"]
-        _set_random_states(
-            self._at_epoch_start if state.step_in_epoch else self._at_step, state.generator
-        )
+        _set_random_states(self._at_epoch_start if state.step_in_epoch else self._at_step, state.generator)
 
     def save(self, state: LoopState) -> None:
         """Write the state, after a finished step."""

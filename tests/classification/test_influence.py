@@ -31,9 +31,7 @@ def naive_v(model, forget, retain):
     model.eval()
     means = []
     for data in (forget, retain):
-        gradients = [
-            sample_gradient(model, x, y) for x, y in zip(data.images, data.labels, strict=True)
-        ]
+        gradients = [sample_gradient(model, x, y) for x, y in zip(data.images, data.labels, strict=True)]
         means.append(torch.stack(gradients).mean(0))
     return len(forget) / (len(forget) + len(retain)) * (means[0] - means[1])
 
@@ -59,9 +57,7 @@ def naive_woodfisher(model, forget, retain, num):
     """o_i = F_{i-1}^-1 g_i with F_0 = identity, dense."""
     samples = list(zip(retain.images, retain.labels, strict=True))[:num]
     gradients = torch.stack([sample_gradient(model, x, y) for x, y in samples])
-    fisher = torch.eye(gradients.shape[1], dtype=torch.float64) + gradients.T @ gradients / len(
-        samples
-    )
+    fisher = torch.eye(gradients.shape[1], dtype=torch.float64) + gradients.T @ gradients / len(samples)
     return torch.linalg.solve(fisher, naive_v(model, forget, retain))
 
 
@@ -85,9 +81,7 @@ def test_correct_variant_inverts_the_damped_fisher(forget, retain, context):
     small = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     options = IuOptions(alpha=1.0, num=40, batch=16, iterations=200, tolerance=1e-6)
     found = moved(iu, small, forget, retain, options, context)
-    torch.testing.assert_close(
-        found, naive_woodfisher(small, forget, retain, 40), atol=1e-6, rtol=1e-3
-    )
+    torch.testing.assert_close(found, naive_woodfisher(small, forget, retain, 40), atol=1e-6, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("method", "options"), [(iu_official, IuOfficialOptions), (iu, IuOptions)])
@@ -117,10 +111,7 @@ def test_directional_is_a_product_with_every_sample_gradient(model, forget):
     model.eval()
     batch = next(forget.batches(8, shuffle=False))
     direction = [torch.randn(p.shape) for p in model.parameters()]
-    expected = [
-        sample_gradient(model, x, y) @ flat(direction)
-        for x, y in zip(batch.images, batch.labels, strict=True)
-    ]
+    expected = [sample_gradient(model, x, y) @ flat(direction) for x, y in zip(batch.images, batch.labels, strict=True)]
     torch.testing.assert_close(
         directional(model, batch, direction).double(), torch.stack(expected), atol=1e-5, rtol=1e-4
     )

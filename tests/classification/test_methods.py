@@ -60,9 +60,7 @@ def one_class(images, label=0):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_weights_move_costs_are_counted_and_one_seed_is_one_result(
-    name, model, forget, retain, new_context
-):
+def test_weights_move_costs_are_counted_and_one_seed_is_one_result(name, model, forget, retain, new_context):
     if name == "unsir":
         forget = one_class(forget)
         retain = retain.subset((retain.labels != 0).nonzero()[:, 0])
@@ -74,9 +72,7 @@ def test_weights_move_costs_are_counted_and_one_seed_is_one_result(
     if name in STEPS:
         assert context.meter.steps == STEPS[name]
     again = run(name, model, forget, retain, new_context(seed=3))
-    for (key, value), same in zip(
-        unlearned.state_dict().items(), again.state_dict().values(), strict=True
-    ):
+    for (key, value), same in zip(unlearned.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(value, same), key
     if name not in ("original", "retrain", "iu", "iu_official"):  # those draw nothing
         other = run(name, model, forget, retain, new_context(seed=4))
@@ -181,9 +177,7 @@ def test_eu_k_over_all_layers_is_training_from_scratch(model, forget, retain, ne
 def test_unsir_noise_raises_the_loss_and_needs_one_class(model, forget, retain, context):
     from shared.classification.unsir import first_of_each_class, train_noise
 
-    options = parse_options(
-        METHODS["unsir"], {**OPTIONS["unsir"], "noise_penalty": 0.0, "noise_steps": 25}
-    )
+    options = parse_options(METHODS["unsir"], {**OPTIONS["unsir"], "noise_penalty": 0.0, "noise_steps": 25})
     start = torch.randn((8, 1, 8, 8), generator=context.generator("noise"))
     noise = train_noise(model, forget, 0, options, context)
     label = torch.zeros(8, dtype=torch.int64)

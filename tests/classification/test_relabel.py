@@ -40,10 +40,7 @@ def test_sequential_passes_the_forget_set_first(forget, retain):
 
 
 def test_retained_images_keep_their_labels_in_both_orders(forget, retain):
-    truth = {
-        tuple(i.flatten()[:5].tolist()): int(y)
-        for i, y in zip(retain.images, retain.labels, strict=True)
-    }
+    truth = {tuple(i.flatten()[:5].tolist()): int(y) for i, y in zip(retain.images, retain.labels, strict=True)}
     for interleave in ("sequential", "mixed"):
         found = 0
         for batch in epoch(forget, retain, interleave=interleave):
@@ -67,9 +64,5 @@ def test_without_retain_term_only_the_forget_set_is_seen(forget, retain):
 def test_every_epoch_draws_new_labels(forget, retain):
     generator = torch.Generator().manual_seed(0)
     options = RelabelOptions(lr=0.1, batch=64)
-    first, second = (
-        next(iter(relabelled_epoch(forget, retain, options, generator))) for _ in range(2)
-    )
-    assert not torch.equal(
-        first.labels[first.indices.argsort()], second.labels[second.indices.argsort()]
-    )
+    first, second = (next(iter(relabelled_epoch(forget, retain, options, generator))) for _ in range(2))
+    assert not torch.equal(first.labels[first.indices.argsort()], second.labels[second.indices.argsort()])

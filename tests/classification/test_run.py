@@ -44,9 +44,7 @@ def make_stage(recipe, out):
 
 
 def row(folder, method, options, seed=1, task=TASK, **stage_names):
-    job = json.loads(
-        json.dumps({"task": Task(**task).model_dump(), "method": method, "options": options})
-    )
+    job = json.loads(json.dumps({"task": Task(**task).model_dump(), "method": method, "options": options}))
     names = stage_names or {"original": "original"}
     paths = {kind: folder / name for kind, name in names.items()}
     return run_row(job, seed, paths, folder / "work" / f"{method}-{seed}", 1)
@@ -57,9 +55,7 @@ def values(metrics):
 
 
 def test_retrain_row_is_the_stage_and_costs_what_it_cost(folder):
-    metrics, cost, extras = row(
-        folder, "shared.classification.finetune:retrain", {}, retrain="retrain"
-    )
+    metrics, cost, extras = row(folder, "shared.classification.finetune:retrain", {}, retrain="retrain")
     found = values(metrics)
     assert {"UA", "RA", "TA", "MIA", "MIA_correctness", "RTE", "steps"} == set(found)
     # 270 retained images are 5 batches of 64
@@ -92,9 +88,7 @@ def test_original_scores_what_the_stage_recorded(folder):
     from shared.results.records import read_records
 
     found = values(row(folder, "shared.classification.finetune:original", {})[0])
-    assert found["TA"] == read_records(folder / "original" / "record.json")[0].metric(
-        "test_accuracy"
-    )
+    assert found["TA"] == read_records(folder / "original" / "record.json")[0].metric("test_accuracy")
     assert found["steps"] == 0
 
 

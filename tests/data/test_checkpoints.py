@@ -25,9 +25,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
 @pytest.mark.parametrize("legacy", [True, False], ids=["legacy", "zip"])
-def test_state_dicts_of_all_kinds(
-    tmp_path: Path, prefix: str, wrapper: str | None, legacy: bool
-) -> None:
+def test_state_dicts_of_all_kinds(tmp_path: Path, prefix: str, wrapper: str | None, legacy: bool) -> None:
     weights = {prefix + key: value for key, value in WEIGHTS.items()}
     content = {wrapper: weights, "best_prec1": 91.7, "epoch": 200} if wrapper else weights
     torch.save(content, tmp_path / "w.th", _use_new_zipfile_serialization=not legacy)
@@ -71,9 +69,7 @@ def test_damaged_files_are_named(tmp_path: Path, suffix: str, damage: str) -> No
     path = tmp_path / f"w{suffix}"
     torch.save(WEIGHTS, path) if suffix == ".pt" else save_file(WEIGHTS, path)
     whole = path.read_bytes()
-    path.write_bytes(
-        {"cut": whole[: len(whole) // 2], "junk": b"<html>not found</html>", "empty": b""}[damage]
-    )
+    path.write_bytes({"cut": whole[: len(whole) // 2], "junk": b"<html>not found</html>", "empty": b""}[damage])
     with pytest.raises(DataError, match=rf"w\{suffix}: damaged") as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)

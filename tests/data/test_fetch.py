@@ -63,16 +63,12 @@ def test_stalled_connection_is_dropped_and_continued(
     assert len(server.requests) == 2
 
 
-def test_server_without_range_restarts_from_zero(
-    server: Any, answer: Any, tmp_path: Path, patience: Patience
-) -> None:
+def test_server_without_range_restarts_from_zero(server: Any, answer: Any, tmp_path: Path, patience: Patience) -> None:
     address = server.serve("/f", answer(BODY, send=300_000), answer(BODY, ranges=False))
     assert fetch(address, FORM, tmp_path, patience).read_bytes() == BODY
 
 
-def test_endless_truncation_gives_up(
-    server: Any, answer: Any, tmp_path: Path, patience: Patience
-) -> None:
+def test_endless_truncation_gives_up(server: Any, answer: Any, tmp_path: Path, patience: Patience) -> None:
     with pytest.raises(Unavailable, match="requests"):
         fetch(server.serve("/f", answer(BODY, send=0)), FORM, tmp_path, patience)
     assert len(server.requests) == patience.attempts
@@ -86,37 +82,26 @@ def test_progress_resets_the_count_but_the_total_is_bounded(
         fetch(server.serve("/f", answer(BODY, send=70_000)), FORM, tmp_path, eager)
 
 
-def test_partial_file_of_an_earlier_run_is_continued(
-    server: Any, tmp_path: Path, patience: Patience
-) -> None:
+def test_partial_file_of_an_earlier_run_is_continued(server: Any, tmp_path: Path, patience: Patience) -> None:
     (tmp_path / "f.bin.part").write_bytes(BODY[:1234])
     assert fetch(server.serve("/f", BODY), FORM, tmp_path, patience).read_bytes() == BODY
     assert server.requests == [("/f", "bytes=1234-")]
 
 
-def test_complete_partial_file_needs_no_byte(
-    server: Any, tmp_path: Path, patience: Patience
-) -> None:
+def test_complete_partial_file_needs_no_byte(server: Any, tmp_path: Path, patience: Patience) -> None:
     (tmp_path / "f.bin.part").write_bytes(BODY)
     assert fetch(server.serve("/f", BODY), FORM, tmp_path, patience).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("junk", [b"x" * 1000, b"x" * 800_000], ids=["wrong start", "too long"])
-def test_wrong_partial_file_is_replaced(
-    server: Any, tmp_path: Path, patience: Patience, junk: bytes
-) -> None:
+def test_wrong_partial_file_is_replaced(server: Any, tmp_path: Path, patience: Patience, junk: bytes) -> None:
     (tmp_path / "f.bin.part").write_bytes(junk)
     assert fetch(server.serve("/f", BODY), FORM, tmp_path, patience).read_bytes() == BODY
 
 
-def test_partial_file_without_digest_is_not_trusted(
-    server: Any, tmp_path: Path, patience: Patience
-) -> None:
+def test_partial_file_without_digest_is_not_trusted(server: Any, tmp_path: Path, patience: Patience) -> None:
     (tmp_path / "f.bin.part").write_bytes(b"x" * 1000)
-    assert (
-        fetch(server.serve("/f", BODY), Download(name="f.bin"), tmp_path, patience).read_bytes()
-        == BODY
-    )
+    assert fetch(server.serve("/f", BODY), Download(name="f.bin"), tmp_path, patience).read_bytes() == BODY
     assert server.requests == [("/f", None)]
 
 
@@ -146,15 +131,11 @@ def test_busy_server_is_asked_again_when_it_says(
     server: Any, answer: Any, tmp_path: Path, patience: Patience, waits: list[float], status: int
 ) -> None:
     busy = answer(status=status, headers={"Retry-After": "7"})
-    assert (
-        fetch(server.serve("/f", busy, busy, BODY), FORM, tmp_path, patience).read_bytes() == BODY
-    )
+    assert fetch(server.serve("/f", busy, busy, BODY), FORM, tmp_path, patience).read_bytes() == BODY
     assert waits == [7.0, 7.0]
 
 
-def test_server_that_asks_for_too_much_patience(
-    server: Any, answer: Any, tmp_path: Path, patience: Patience
-) -> None:
+def test_server_that_asks_for_too_much_patience(server: Any, answer: Any, tmp_path: Path, patience: Patience) -> None:
     with pytest.raises(Unavailable, match="asks to wait 3600 s"):
         fetch(
             server.serve("/f", answer(status=429, headers={"Retry-After": "3600"})),
@@ -172,25 +153,19 @@ def test_waits_grow_without_retry_after(
     assert waits == [1, 2, 4, 8]
 
 
-def test_wrong_file_is_refused_before_it_is_stored(
-    server: Any, tmp_path: Path, patience: Patience
-) -> None:
+def test_wrong_file_is_refused_before_it_is_stored(server: Any, tmp_path: Path, patience: Patience) -> None:
     with pytest.raises(Unavailable, match="offers 23 bytes, expected 700000"):
         fetch(server.serve("/f", b"<html>please log in</html>"[:23]), FORM, tmp_path, patience)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_endless_body_is_cut_off(
-    server: Any, answer: Any, tmp_path: Path, patience: Patience
-) -> None:
+def test_endless_body_is_cut_off(server: Any, answer: Any, tmp_path: Path, patience: Patience) -> None:
     with pytest.raises(Unavailable, match="more than the expected"):
         fetch(server.serve("/f", answer(BODY + b"more", announce=False)), FORM, tmp_path, patience)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unreachable_host_is_asked_twice_only(
-    tmp_path: Path, patience: Patience, waits: list[float]
-) -> None:
+def test_unreachable_host_is_asked_twice_only(tmp_path: Path, patience: Patience, waits: list[float]) -> None:
     with pytest.raises(Unavailable, match=r"refused \(2 requests\)"):
         fetch("http://127.0.0.1:9/f", FORM, tmp_path, patience)
     assert waits == [1.0]
@@ -198,9 +173,7 @@ def test_unreachable_host_is_asked_twice_only(
 
 def test_retry_after_as_a_date() -> None:
     moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=40)
-    assert _retry_after(email.utils.format_datetime(moment, usegmt=True)) == pytest.approx(
-        40, abs=2
-    )
+    assert _retry_after(email.utils.format_datetime(moment, usegmt=True)) == pytest.approx(40, abs=2)
     assert _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert _retry_after("soon") is None
     assert _retry_after(None) is None

@@ -27,9 +27,7 @@ def run_pull(world: Any, endpoint: str, **extra: str) -> "subprocess.CompletedPr
     environment.pop("HF_HUB_OFFLINE", None)
     environment |= extra
     command = [sys.executable, "-m", "shared.data", "pull", "toy"]
-    return subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture
@@ -56,10 +54,7 @@ def serve_repository(server: Any, answer: Any, status: int = 200) -> str:
         "gated": False,
         "disabled": False,
     }
-    listing = [
-        {"type": "file", "path": name, "size": len(data), "oid": "0" * 40}
-        for name, data in FILES.items()
-    ]
+    listing = [{"type": "file", "path": name, "size": len(data), "oid": "0" * 40} for name, data in FILES.items()]
     json_type = {"Content-Type": "application/json"}
     if status == 404:
         info = listing = {"error": "Revision Not Found"}  # type: ignore[assignment]
@@ -89,10 +84,7 @@ def test_pinned_snapshot(hub_manifest: Any, server: Any, answer: Any) -> None:
     assert result.returncode == 0, result.stderr + str(server.requests)
     folder = hub_manifest.root / "toy"
     assert {p.name for p in folder.iterdir()} == {"full.json", "forget01.json", "pulled.json"}
-    assert (
-        json.loads((folder / "pulled.json").read_text())["sources"][0]["from"]
-        == f"hub org/toy@{REVISION}"
-    )
+    assert json.loads((folder / "pulled.json").read_text())["sources"][0]["from"] == f"hub org/toy@{REVISION}"
     assert hub_manifest.leftovers() == []
 
 

@@ -29,11 +29,7 @@ def python2_pickle(value: Any) -> bytes:
     def encode(value: Any) -> bytes:
         if isinstance(value, str | bytes):
             data = value.encode("latin1") if isinstance(value, str) else value
-            return (
-                b"U" + bytes([len(data)]) + data
-                if len(data) < 256
-                else b"T" + struct.pack("<i", len(data)) + data
-            )
+            return b"U" + bytes([len(data)]) + data if len(data) < 256 else b"T" + struct.pack("<i", len(data)) + data
         if isinstance(value, bool) or value is None:
             return {True: b"\x88", False: b"\x89", None: b"N"}[value]
         if isinstance(value, int):
@@ -44,29 +40,9 @@ def python2_pickle(value: Any) -> bytes:
             return b"(" + b"".join(map(encode, value)) + b"t"
         if isinstance(value, dict):
             return b"}(" + b"".join(encode(k) + encode(v) for k, v in value.items()) + b"u"
-        empty = (
-            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n"
-            + encode((0,))
-            + encode("b")
-            + b"tR"
-        )
-        kind = (
-            b"cnumpy\ndtype\n"
-            + encode(("u1", 0, 1))
-            + b"R"
-            + encode((3, "|", None, None, None, -1, -1, 0))
-            + b"b"
-        )
-        return (
-            empty
-            + b"("
-            + encode(1)
-            + encode(value.shape)
-            + kind
-            + encode(False)
-            + encode(value.tobytes())
-            + b"tb"
-        )
+        empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + encode((0,)) + encode("b") + b"tR"
+        kind = b"cnumpy\ndtype\n" + encode(("u1", 0, 1)) + b"R" + encode((3, "|", None, None, None, -1, -1, 0)) + b"b"
+        return empty + b"(" + encode(1) + encode(value.shape) + kind + encode(False) + encode(value.tobytes()) + b"tb"
 
     return b"\x80\x02" + encode(value) + b"."
 
@@ -88,11 +64,7 @@ CIFAR_NAMES = [
 def cifar10_files(num: int = 4) -> tuple[dict[str, bytes], np.ndarray, np.ndarray]:
     pixels = RNG.randint(0, 256, (6 * num, 32, 32, 3)).astype(np.uint8)
     labels = RNG.randint(0, 10, 6 * num)
-    files = {
-        "cifar-10-batches-py/batches.meta": python2_pickle(
-            {"label_names": CIFAR_NAMES, "num_vis": 3072}
-        )
-    }
+    files = {"cifar-10-batches-py/batches.meta": python2_pickle({"label_names": CIFAR_NAMES, "num_vis": 3072})}
     for n, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
         part = slice(n * num, (n + 1) * num)
         rows = pixels[part].transpose(0, 3, 1, 2).reshape(num, 3072)
@@ -107,9 +79,7 @@ def cifar10_files(num: int = 4) -> tuple[dict[str, bytes], np.ndarray, np.ndarra
 
 
 @pytest.fixture
-def install(
-    world: Any, tar: Any, sha256: Any, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., None]:
+def install(world: Any, tar: Any, sha256: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Pack files into the mirror and write a manifest with the loader of the shipped one."""
 
     def run(loader: str, files: dict[str, bytes], shape: list[int], num_classes: int = 10) -> None:
@@ -219,9 +189,7 @@ def svhn_files(labels: list[int]) -> tuple[dict[str, bytes], np.ndarray]:
     return files, pixels
 
 
-def test_svhn_label_ten_is_zero_and_decoding_happens_once(
-    install: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_svhn_label_ten_is_zero_and_decoding_happens_once(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     files, pixels = svhn_files([10, 1, 9, 10])
     install("svhn_mat", files, [32, 32, 3])
     arrays = load_images("toy", "train")
@@ -260,9 +228,7 @@ def test_tiny_imagenet(install: Any) -> None:
         files[f"{base}/train/{wnid}/{wnid}_boxes.txt"] = b""
         for k in range(2):
             files[f"{base}/train/{wnid}/images/{wnid}_{k}.JPEG"] = jpeg(value + k, grey=k == 1)
-    files[f"{base}/val/val_annotations.txt"] = (
-        b"val_0.JPEG\tn02\t0\t0\t63\t63\nval_1.JPEG\tn01\t0\t0\t63\t63\n"
-    )
+    files[f"{base}/val/val_annotations.txt"] = b"val_0.JPEG\tn02\t0\t0\t63\t63\nval_1.JPEG\tn01\t0\t0\t63\t63\n"
     files |= {f"{base}/val/images/val_{k}.JPEG": jpeg(50 + k) for k in range(2)}
     files[f"{base}/test/images/test_0.JPEG"] = jpeg(0)
     install("tiny_imagenet", files, [64, 64, 3], 2)
@@ -316,9 +282,7 @@ def test_image_folder_order(install: Any, channels: int) -> None:
     assert arrays.images[12, 0, 0, 0] == 20
 
 
-def test_image_folder_is_decoded_once(
-    install: Any, world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_image_folder_is_decoded_once(install: Any, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     install("image_folder", folder_files({"a": 3}), [8, 8, 3], 1)
     first = load_images("toy", "train")
     monkeypatch.setattr(decode, "_decode", None)
@@ -329,9 +293,7 @@ def test_image_folder_is_decoded_once(
     assert not list((world.root / "toy/cache-v1").glob("*.part"))
 
 
-def test_workers_give_the_same_arrays(
-    install: Any, world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_give_the_same_arrays(install: Any, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     install("image_folder", folder_files({"a": 7, "b": 6}), [8, 8, 3], 2)
     alone = load_images("toy", "train").images
     monkeypatch.setattr(decode, "_WORTH_WORKERS", 1)
@@ -355,9 +317,7 @@ def test_damaged_image_is_named(
 ) -> None:
     # one case also goes through the worker processes, which take seconds to start
     monkeypatch.setattr(decode, "_WORTH_WORKERS", 1 if content == b"junk" else 1000)
-    install(
-        "image_folder", {**folder_files({"a": 4, "b": 4}), "train/b/1.png": content}, [8, 8, 3], 2
-    )
+    install("image_folder", {**folder_files({"a": 4, "b": 4}), "train/b/1.png": content}, [8, 8, 3], 2)
     with pytest.raises(DataError, match=rf"toy/train/b/1\.png: .*{message}") as caught:
         load_images("toy", "train")
     assert "\n" not in str(caught.value)
@@ -394,9 +354,7 @@ def test_killed_build_is_cleaned_up(install: Any, world: Any) -> None:
     assert not stale.exists()
 
 
-def test_disk_full_while_decoding(
-    install: Any, world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disk_full_while_decoding(install: Any, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -420,9 +378,7 @@ def test_unknown_names(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLICATE_MANIFESTS", str(ROOT / "data_manifests"))
     with pytest.raises(ConfigError, match="did you mean 'cifar10_jpeg'"):
         load_images("cifar10_jpg", "train")
-    with pytest.raises(
-        ConfigError, match=r"no split 'tests', only train and test \(did you mean 'test'\?\)"
-    ):
+    with pytest.raises(ConfigError, match=r"no split 'tests', only train and test \(did you mean 'test'\?\)"):
         load_images("cifar10", "tests")
     with pytest.raises(ConfigError, match="'tofu' is no image data set; these are: cifar10, "):
         load_images("tofu", "train")
@@ -468,18 +424,14 @@ def test_digits_split_is_one_permutation(digits_root: Path) -> None:
 
 def test_digits_noise(digits_root: Path) -> None:
     def both(**options: Any) -> np.ndarray:
-        return np.concatenate(
-            [load_images("digits", s, digits_root, **options).images for s in ("train", "test")]
-        )
+        return np.concatenate([load_images("digits", s, digits_root, **options).images for s in ("train", "test")])
 
     clean, noisy = both(), both(noise=0.25)
     added = noisy - clean
     assert added.std() == pytest.approx(0.25, rel=0.01)
     assert abs(added.mean()) < 0.005
     np.testing.assert_array_equal(noisy, both(noise=0.25))
-    np.testing.assert_array_equal(
-        noisy, both(noise=0.25, num_train=300)
-    )  # the same noise on the same image
+    np.testing.assert_array_equal(noisy, both(noise=0.25, num_train=300))  # the same noise on the same image
     assert not np.array_equal(noisy, both(noise=0.25, seed=1))
 
 

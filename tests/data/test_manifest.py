@@ -23,11 +23,7 @@ def test_shipped_manifest(name: str) -> None:
         assert form.members is None or (ROOT / "data_manifests" / form.members).is_file()
         # an address at a branch would change under us
         assert not any("/master/" in a or "/main/" in a for a in form.addresses)
-    assert (
-        manifest.builtin
-        or manifest.hub
-        or all(any(f.addresses for f in file.forms) for file in manifest.files)
-    )
+    assert manifest.builtin or manifest.hub or all(any(f.addresses for f in file.forms) for file in manifest.files)
 
 
 def test_all_names_are_listed() -> None:
@@ -52,9 +48,7 @@ def test_reading_all_manifests_imports_nothing_heavy() -> None:
         " ('torch','numpy','requests','pooch','huggingface_hub','sklearn','PIL')"
         " if m in sys.modules])"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 

@@ -84,9 +84,7 @@ def test_missing_address_then_the_next(toy: Any, server: Any, content: dict[str,
     assert tree(pull("toy")) == FILES
 
 
-def test_wrong_bytes_at_one_address_then_the_next(
-    toy: Any, server: Any, content: dict[str, Any]
-) -> None:
+def test_wrong_bytes_at_one_address_then_the_next(toy: Any, server: Any, content: dict[str, Any]) -> None:
     wrong = bytearray(toy.archive)
     wrong[-1] ^= 1
     toy.file["addresses"].insert(0, server.serve("/wrong.tar.gz", bytes(wrong)))
@@ -108,18 +106,14 @@ def test_mirror_comes_first(
     assert server.requests == []
 
 
-def test_mirror_without_the_file_falls_back(
-    toy: Any, server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mirror_without_the_file_falls_back(toy: Any, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     toy.put_in_mirror("other/x", b"")
     monkeypatch.setenv("DATA_MIRROR", str(toy.mirror))
     assert tree(pull("toy")) == FILES
     assert len(server.requests) == 1
 
 
-def test_corrupt_mirror_file(
-    toy: Any, server: Any, monkeypatch: pytest.MonkeyPatch, sha256: Any
-) -> None:
+def test_corrupt_mirror_file(toy: Any, server: Any, monkeypatch: pytest.MonkeyPatch, sha256: Any) -> None:
     path = toy.put_in_mirror("toy/toy.tar.gz", toy.archive[:-3])
     monkeypatch.setenv("DATA_MIRROR", str(toy.mirror))
     with pytest.raises(DataError) as caught:
@@ -143,9 +137,7 @@ def test_mirror_that_is_no_folder(toy: Any, monkeypatch: pytest.MonkeyPatch) -> 
         pull("toy")
 
 
-def test_unpacked_folder_in_the_mirror(
-    toy: Any, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]
-) -> None:
+def test_unpacked_folder_in_the_mirror(toy: Any, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]) -> None:
     hub = {"repo": "a/b", "revision": "0" * 40, "repo_type": "dataset", "allow": ["*"]}
     toy.manifest(hub=hub, content=content)
     for path, data in FILES.items():
@@ -160,9 +152,7 @@ def test_unpacked_folder_in_the_mirror(
 # --- another archive of the same content ---
 
 
-def test_repository_archive_with_top_folder(
-    toy: Any, server: Any, tar: Any, content: dict[str, Any]
-) -> None:
+def test_repository_archive_with_top_folder(toy: Any, server: Any, tar: Any, content: dict[str, Any]) -> None:
     repository = tar(
         {"repo-abc/README": b"hello", **{f"repo-abc/{path}": data for path, data in FILES.items()}},
         "xz",
@@ -178,18 +168,14 @@ def test_repository_archive_with_top_folder(
     assert tree(pull("toy")) == FILES
 
 
-def test_repository_archive_of_other_content(
-    toy: Any, server: Any, tar: Any, content: dict[str, Any]
-) -> None:
+def test_repository_archive_of_other_content(toy: Any, server: Any, tar: Any, content: dict[str, Any]) -> None:
     other = {
         "name": "r.tar",
         "addresses": [server.serve("/r", tar({**FILES, "test/c.txt": b"GAMMA"}))],
         "unpack": "tar",
     }
     toy.manifest(files=[{**toy.file, "addresses": [], "alternatives": [other]}], content=content)
-    with pytest.raises(
-        DataError, match=rf"content of http.*/r differs: expected {content['sha256']}, found"
-    ):
+    with pytest.raises(DataError, match=rf"content of http.*/r differs: expected {content['sha256']}, found"):
         pull("toy")
     assert toy.leftovers() == []
     assert not (toy.root / "toy").exists()
@@ -257,9 +243,7 @@ def test_refused_token(toy: Any, server: Any, answer: Any, monkeypatch: pytest.M
 # --- kill -9 and concurrency ---
 
 
-def start_pull(
-    world: Any, code: str = "from shared.data.pull import pull; pull('toy')"
-) -> "subprocess.Popen[str]":
+def start_pull(world: Any, code: str = "from shared.data.pull import pull; pull('toy')") -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", code],
         env=world.environment,
@@ -281,9 +265,7 @@ def kill(process: "subprocess.Popen[str]") -> None:
     process.communicate()
 
 
-def test_killed_download_is_continued(
-    toy: Any, server: Any, answer: Any, tar: Any, sha256: Any
-) -> None:
+def test_killed_download_is_continued(toy: Any, server: Any, answer: Any, tar: Any, sha256: Any) -> None:
     big = tar({"noise": os.urandom(3_000_000)})
     file = {
         **toy.file,
@@ -317,9 +299,7 @@ STRIKES = {
 
 @pytest.mark.parametrize("strike", STRIKES.values(), ids=STRIKES)
 @pytest.mark.parametrize("has_digest", [True, False], ids=["content digest", "archive digest only"])
-def test_kill_at_any_moment(
-    toy: Any, strike: str, has_digest: bool, content: dict[str, Any]
-) -> None:
+def test_kill_at_any_moment(toy: Any, strike: str, has_digest: bool, content: dict[str, Any]) -> None:
     if not has_digest:
         toy.manifest(files=[toy.file], content={"max_bytes": 1000})
     code = f"""
@@ -355,9 +335,7 @@ def test_two_pulls_at_once_download_once(toy: Any, server: Any, answer: Any) -> 
 # --- disk ---
 
 
-def test_too_little_space_is_known_before_the_download(
-    toy: Any, server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_space_is_known_before_the_download(toy: Any, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100})())
     with pytest.raises(DataError, match=r"needs .* MB in .*only .* MB are free.*REPLICATE_DATA"):
         pull("toy")
@@ -411,9 +389,7 @@ def test_really_full_disk(toy: Any, tar: Any, sha256: Any, tmp_path: Path) -> No
         "import pathlib; print([str(f) for f in p.data_root().rglob('*') if f.is_file() and"
         " f.name != 'lock'])"
     )
-    script = (
-        f'mount -t tmpfs -o size=1m tmpfs "{small}" || exit 77; exec "{sys.executable}" -c "$CODE"'
-    )
+    script = f'mount -t tmpfs -o size=1m tmpfs "{small}" || exit 77; exec "{sys.executable}" -c "$CODE"'
     environment = {
         **toy.environment,
         "REPLICATE_DATA": str(small),
@@ -425,9 +401,7 @@ def test_really_full_disk(toy: Any, tar: Any, sha256: Any, tmp_path: Path) -> No
         result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     except FileNotFoundError:
         pytest.skip("no `unshare` on this system")
-    if result.returncode in {1, 77} and "unshare" in result.stderr + "unshare" * (
-        result.returncode == 77
-    ):
+    if result.returncode in {1, 77} and "unshare" in result.stderr + "unshare" * (result.returncode == 77):
         pytest.skip("mounting a small file system is not permitted here")
     assert "the disk of" in result.stdout, result.stderr
     assert result.stdout.splitlines()[-1] == "[]"
@@ -499,9 +473,7 @@ def test_members_file(toy: Any, server: Any, sha256: Any, content: dict[str, Any
 # --- command line ---
 
 
-def test_command_line(
-    toy: Any, capsys: pytest.CaptureFixture[str], content: dict[str, Any]
-) -> None:
+def test_command_line(toy: Any, capsys: pytest.CaptureFixture[str], content: dict[str, Any]) -> None:
     assert main(["list"]) == 0
     assert capsys.readouterr().out.split()[:2] == ["toy", "-"]
     assert main(["pull", "toy"]) == 0

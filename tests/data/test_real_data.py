@@ -15,11 +15,7 @@ from shared.data.pull import pull, pulled_content, verify
 
 def test_tofu_files(real_mirror: Path, tmp_path: Path) -> None:
     folder = pull("tofu", tmp_path)
-    rows = {
-        p.stem: [json.loads(line) for line in p.open()]
-        for p in folder.glob("*.json")
-        if p.name != "pulled.json"
-    }
+    rows = {p.stem: [json.loads(line) for line in p.open()] for p in folder.glob("*.json") if p.name != "pulled.json"}
     assert len(rows) == 15
     assert (len(rows["full"]), len(rows["forget10"]), len(rows["retain90"])) == (4000, 400, 3600)
     assert rows["forget05"] == rows["full"][-200:]
@@ -37,15 +33,11 @@ def test_tofu_small_files(real_mirror: Path, tmp_path: Path) -> None:
     assert len(log["eval_log_forget.json"]["avg_gt_loss"]) == 300
 
 
-@pytest.mark.parametrize(
-    ("name", "num_parameters"), [("resnet20_cifar10", 269_722), ("resnet56_cifar10", 853_018)]
-)
+@pytest.mark.parametrize(("name", "num_parameters"), [("resnet20_cifar10", 269_722), ("resnet56_cifar10", 853_018)])
 def test_checkpoints(real_mirror: Path, tmp_path: Path, name: str, num_parameters: int) -> None:
     weights = load_checkpoint(checkpoint_file(name, tmp_path))
     buffers = ("running_mean", "running_var", "num_batches_tracked")
-    assert (
-        sum(w.numel() for key, w in weights.items() if not key.endswith(buffers)) == num_parameters
-    )
+    assert sum(w.numel() for key, w in weights.items() if not key.endswith(buffers)) == num_parameters
     assert weights["conv1.weight"].shape == (16, 3, 3, 3)
     assert weights["linear.weight"].shape == (10, 64)
 
@@ -95,7 +87,5 @@ def test_cifar10_jpeg(real_mirror: Path, tmp_path: Path) -> None:
     assert train.class_names[::9] == ["airplane", "truck"]
     assert train.labels[:3].tolist() == [0, 0, 0]
     # CIFAR-10's channel means, .4914 .4822 .4465, survive the JPEG loss to two digits
-    np.testing.assert_allclose(
-        train.images.mean((0, 1, 2)) / 255, [0.4914, 0.4822, 0.4465], atol=0.005
-    )
+    np.testing.assert_allclose(train.images.mean((0, 1, 2)) / 255, [0.4914, 0.4822, 0.4465], atol=0.005)
     assert isinstance(load_images("cifar10_jpeg", "train", tmp_path).images, np.memmap)

@@ -17,9 +17,7 @@ from shared.data.verify import content_digest, tree_entries
 from shared.errors import DataError
 
 
-def run(
-    path: Path, tree: Path, max_bytes: int = 10_000, max_files: int | None = None, **form: Any
-) -> dict[str, str]:
+def run(path: Path, tree: Path, max_bytes: int = 10_000, max_files: int | None = None, **form: Any) -> dict[str, str]:
     tree.mkdir(exist_ok=True)
     kind = (
         {".zip": "zip", ".xz": "xz", ".gz": "gz"}.get(path.suffix, "tar")
@@ -66,9 +64,7 @@ def test_content_digest_is_the_documented_shell_pipeline(tmp_path: Path) -> None
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     pipeline = "find * -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
-    shell = subprocess.run(
-        pipeline, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout
+    shell = subprocess.run(pipeline, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert content_digest(tree_entries(tmp_path)) == shell.split()[0]
 
 
@@ -185,13 +181,9 @@ def test_damaged_archives_are_named(tmp_path: Path, tar: Any, kind: str, damage:
         "xz": lzma.compress(noise),
         "gz": gzip.compress(noise),
     }
-    path.write_bytes(
-        {"cut": whole[kind][:3000], "junk": b"no archive at all" * 9, "empty": b""}[damage]
-    )
+    path.write_bytes({"cut": whole[kind][:3000], "junk": b"no archive at all" * 9, "empty": b""}[damage])
     if (kind, damage) == ("gz", "empty"):
-        assert run(path, tmp_path / "tree") == {
-            "a": content_sha(b"")
-        }  # gzip reads an empty file as empty
+        assert run(path, tmp_path / "tree") == {"a": content_sha(b"")}  # gzip reads an empty file as empty
         return
     with pytest.raises(DataError, match=r"a\.\w+: damaged archive"):
         run(path, tmp_path / "tree")
@@ -217,7 +209,5 @@ def test_single_files_land_where_the_manifest_says(tmp_path: Path) -> None:
     (tmp_path / "log.json.xz").write_bytes(lzma.compress(b"{}"))
     assert list(run(tmp_path / "log.json.xz", tmp_path / "tree")) == ["log.json"]
     (tmp_path / "w.th").write_bytes(b"weights")
-    assert list(run(tmp_path / "w.th", tmp_path / "tree", unpack="none", to="deep/v.th")) == [
-        "deep/v.th"
-    ]
+    assert list(run(tmp_path / "w.th", tmp_path / "tree", unpack="none", to="deep/v.th")) == ["deep/v.th"]
     assert (tmp_path / "tree/deep/v.th").read_bytes() == b"weights"

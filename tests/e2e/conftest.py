@@ -38,10 +38,17 @@ class Project:
     def python(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `python <arguments>` in the folder."""
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if check and done.returncode != 0:
-            raise AssertionError(f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.logs()}")
+            raise AssertionError(
+                f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.logs()}"
+            )
         return done
 
     def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -59,7 +66,9 @@ class Project:
         """Rule -> number of jobs that a dry run would start."""
         done = self.snakemake("-n", "--quiet", "rules", *arguments)
         text = done.stdout + done.stderr
-        return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE) if rule != "total"}
+        return {
+            rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE) if rule != "total"
+        }
 
     def reasons(self, *arguments: str) -> str:
         """The full text of a dry run."""
@@ -69,7 +78,8 @@ class Project:
     def logs(self) -> str:
         """The end of every log, for a failed assertion."""
         return "\n".join(
-            f"--- {log.relative_to(self.folder)}\n{log.read_text()[-800:]}" for log in self.folder.glob("results/**/*.log")
+            f"--- {log.relative_to(self.folder)}\n{log.read_text()[-800:]}"
+            for log in self.folder.glob("results/**/*.log")
         )
 
     def config(self, slug: str, change: Callable[[dict], None], scale: str = "mini") -> None:
@@ -103,5 +113,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(template: Path, tmp_path: Path) -> Project:
     """A fresh copy of the finished template."""
-    shutil.copytree(template, tmp_path / "project", symlinks=True, ignore=shutil.ignore_patterns("warm-*", "alive.lock"))
+    shutil.copytree(
+        template, tmp_path / "project", symlinks=True, ignore=shutil.ignore_patterns("warm-*", "alive.lock")
+    )
     return Project(tmp_path / "project")

@@ -1,4 +1,4 @@
-"""The full configuration of SalUn on a miniature of CIFAR-10 in its exact public layout, sizes cut by a scale of values."""
+"""SalUn's full configuration on a miniature of CIFAR-10 in its exact public layout; a scale of values cuts sizes."""
 
 import hashlib
 import io
@@ -30,9 +30,9 @@ MINIATURE = {
     "experiments": {
         "E1": {
             "rows": {
-                "FT": {"options": SHORT}, "RL": {"options": SHORT}, "GA": {"options": SHORT}, "IU": {"options": {"num": 20}},
-                "BE": {"options": SHORT}, "BS": {"options": SHORT}, "l1-sparse": {"options": SHORT},
-                "SalUn": {"options": SHORT}, "SalUn-soft": {"options": SHORT},
+                **{name: {"options": SHORT} for name in ("FT", "RL", "GA", "BE", "BS", "l1-sparse")},
+                **{name: {"options": SHORT} for name in ("SalUn", "SalUn-soft")},
+                "IU": {"options": {"num": 20}},
             }
         }
     },
@@ -53,7 +53,9 @@ def pickled_batch(seed: int) -> bytes:
 def archive() -> bytes:
     """cifar-10-python.tar.gz with six small batches."""
     files = {f"data_batch_{i}": pickled_batch(i) for i in range(1, 6)} | {"test_batch": pickled_batch(6)}
-    files["batches.meta"] = pickle.dumps({b"label_names": [name.encode() for name in LABELS], b"num_cases_per_batch": NUM_A_BATCH}, 2)
+    files["batches.meta"] = pickle.dumps(
+        {b"label_names": [name.encode() for name in LABELS], b"num_cases_per_batch": NUM_A_BATCH}, 2
+    )
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
         for name, content in files.items():
@@ -75,7 +77,9 @@ def miniature(project, tmp_path):
     values["images"] |= {"num_train": 5 * NUM_A_BATCH, "num_test": NUM_A_BATCH}
     manifest.write_text(yaml.safe_dump(values))
     (project.folder / "papers" / "salun" / "config" / "miniature.yaml").write_text(yaml.safe_dump(MINIATURE))
-    (project.folder / "papers" / "salun" / "Snakefile").write_text('slug = "salun"\n\n\ninclude: "../../workflows/paper.smk"\n')
+    (project.folder / "papers" / "salun" / "Snakefile").write_text(
+        'slug = "salun"\n\n\ninclude: "../../workflows/paper.smk"\n'
+    )
     project.environment["DATA_MIRROR"] = str(tmp_path / "mirror")
     return project
 

@@ -45,9 +45,7 @@ def tiny_workflow() -> Callable[[Path, int], None]:
 def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs this Python with arguments in a folder; the `bin` beside it comes first on the path."""
 
-    def run(
-        *arguments: str | Path, cwd: Path, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return subprocess.run(
             [sys.executable, *map(str, arguments)],

@@ -28,9 +28,7 @@ class BatchApi:
     def create_namespaced_job(self, namespace: str, body: Any) -> None:
         manifest = kubernetes.client.ApiClient().sanitize_for_serialization(body)
         name = manifest["metadata"]["name"]
-        (FOLDER / f"{name}.json").write_text(
-            json.dumps({"namespace": namespace, **manifest}, indent=2)
-        )
+        (FOLDER / f"{name}.json").write_text(json.dumps({"namespace": namespace, **manifest}, indent=2))
         container = manifest["spec"]["template"]["spec"]["containers"][0]
         with tempfile.TemporaryDirectory() as workdir:
             # Of the submitting process's environment a pod has nothing.

@@ -45,9 +45,7 @@ def test_jobs_run_inside_slurm_within_the_resources_of_their_rule(
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_a_row_of_a_paper_is_computed_by_slurm_jobs(
-    slurm: None, checkout: Path, run_python: RunPython
-) -> None:
+def test_a_row_of_a_paper_is_computed_by_slurm_jobs(slurm: None, checkout: Path, run_python: RunPython) -> None:
     # Data, one trained model and one row, at mini scale with a single seed.
     (checkout / "papers" / "salun" / "config" / "one_seed.yaml").write_text(
         "base: mini\nseeds: {pilot: 0, test: [1]}\n"

@@ -52,16 +52,12 @@ def test_switches_come_from_the_environment(monkeypatch):
 def test_activation_sets_torchs_switches(monkeypatch, deterministic):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     set_modes = []
-    monkeypatch.setattr(
-        torch, "use_deterministic_algorithms", lambda mode, warn_only: set_modes.append(mode)
-    )
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode, warn_only: set_modes.append(mode))
     for name in ("benchmark", "deterministic", "allow_tf32"):
         monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
     precisions = []
     monkeypatch.setattr(torch, "set_float32_matmul_precision", precisions.append)
-    Precision(
-        "cuda", torch.bfloat16, tf32=True, channels_last=True, deterministic=deterministic
-    ).activate()
+    Precision("cuda", torch.bfloat16, tf32=True, channels_last=True, deterministic=deterministic).activate()
     assert precisions == ["high"]
     assert torch.backends.cudnn.allow_tf32
     assert torch.backends.cudnn.deterministic is deterministic
@@ -70,9 +66,7 @@ def test_activation_sets_torchs_switches(monkeypatch, deterministic):
 
 
 def test_activation_leaves_a_cpu_run_alone(monkeypatch):
-    monkeypatch.setattr(
-        torch, "use_deterministic_algorithms", lambda *a, **k: pytest.fail("slows CPU runs")
-    )
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *a, **k: pytest.fail("slows CPU runs"))
     Precision("cpu").activate()
 
 

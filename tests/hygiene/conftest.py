@@ -42,8 +42,6 @@ def loaded_for_planning() -> dict[str, bool]:
         "heavy = ('torch', 'pandas', 'transformers')\n"
         "print(json.dumps({name: name in sys.modules for name in heavy}))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded: dict[str, bool] = json.loads(done.stdout)
     return loaded

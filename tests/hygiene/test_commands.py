@@ -20,9 +20,7 @@ def script(path: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize(("workflow", "summary"), [(0, 0), (1, 0), (0, 1), (3, 1)])
-def test_make_run_always_ends_with_the_summary_and_red_stays_red(
-    tmp_path: Path, workflow: int, summary: int
-) -> None:
+def test_make_run_always_ends_with_the_summary_and_red_stays_red(tmp_path: Path, workflow: int, summary: int) -> None:
     script(tmp_path / "snakemake", f'echo "snakemake $@"; exit {workflow}')
     script(tmp_path / "python", f'echo "python $@"; exit {summary}')
     variables = [f"PATH={tmp_path}:{os.environ['PATH']}", f"PYTHON={tmp_path}/python"]
@@ -42,9 +40,7 @@ def test_make_run_always_ends_with_the_summary_and_red_stays_red(
 
 
 def test_make_help_names_every_target() -> None:
-    done = subprocess.run(
-        ["make", "help"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["make", "help"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     for target in ("setup", "run", "test", "mini", "bench", "report", "lint", "clean", "help"):
         assert f"make {target} " in done.stdout
 

@@ -75,9 +75,7 @@ def test_weights_survive_the_disk(name, tmp_path):
             buffer.add_(1)
     save_model(model.to(memory_format=torch.channels_last), tmp_path / "model.safetensors")
     assert load_model(other, tmp_path / "model.safetensors") is other
-    for (key, value), loaded in zip(
-        model.state_dict().items(), other.state_dict().values(), strict=True
-    ):
+    for (key, value), loaded in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(value, loaded), key
 
 
@@ -94,15 +92,11 @@ def test_a_seed_is_a_network_and_leaves_the_global_state():
     assert torch.equal(first.fc.weight, second.fc.weight)
     assert not torch.equal(first.fc.weight, third.fc.weight)
     torch.manual_seed(0)
-    assert torch.equal(
-        build("tiny_cnn", 3).fc.weight, first.fc.weight
-    )  # without a seed: the global state
+    assert torch.equal(build("tiny_cnn", 3).fc.weight, first.fc.weight)  # without a seed: the global state
 
 
 def test_unknown_name_gives_the_nearest():
-    with pytest.raises(
-        ConfigError, match=r"model 'resnet18_cifra' is unknown .did you mean 'resnet18_cifar'"
-    ):
+    with pytest.raises(ConfigError, match=r"model 'resnet18_cifra' is unknown .did you mean 'resnet18_cifar'"):
         build("resnet18_cifra", 10)
 
 
@@ -115,9 +109,7 @@ def test_normalisation_is_checked():
 
 def test_normalisation_is_inside_the_model_and_no_weight():
     plain = build("tiny_cnn", 5, seed=0).eval()
-    inside = build(
-        "tiny_cnn", 5, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), seed=0
-    ).eval()
+    inside = build("tiny_cnn", 5, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), seed=0).eval()
     assert isinstance(inside.normalize, Normalize)
     assert inside.state_dict().keys() == plain.state_dict().keys()
     assert [n for n, _ in inside.named_parameters()] == [n for n, _ in plain.named_parameters()]
@@ -130,16 +122,12 @@ def test_normalisation_is_inside_the_model_and_no_weight():
 def test_weights_of_another_model_name_the_first_difference(tmp_path):
     path = tmp_path / "model.safetensors"
     save_model(build("tiny_cnn", 10), path)
-    with pytest.raises(
-        DataError, match=r"model.safetensors: 'fc.bias' has shape \(10,\), this model wants \(4,\)"
-    ):
+    with pytest.raises(DataError, match=r"model.safetensors: 'fc.bias' has shape \(10,\), this model wants \(4,\)"):
         load_model(build("tiny_cnn", 4), path)
     with pytest.raises(DataError, match=r"has no weights 'bn1.bias': it belongs to another model"):
         load_model(build("resnet20_he", 10), path)
     save_file({**build("tiny_cnn", 4).state_dict(), "fc.weigth": torch.zeros(1)}, path)
-    with pytest.raises(
-        DataError, match=r"'fc.weigth' are unknown to this model .did you mean 'fc.weight'"
-    ):
+    with pytest.raises(DataError, match=r"'fc.weigth' are unknown to this model .did you mean 'fc.weight'"):
         load_model(build("tiny_cnn", 4), path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"not a readable model file .*run its stage again"):
@@ -150,9 +138,7 @@ def test_weights_of_another_model_name_the_first_difference(tmp_path):
 
 def test_option_a_shortcut_keeps_every_second_pixel_between_zero_channels():
     block = Block(16, 32, stride=2).eval()
-    nn.init.zeros_(
-        block.bn2.weight
-    )  # the residual branch is silent: what comes out is the shortcut
+    nn.init.zeros_(block.bn2.weight)  # the residual branch is silent: what comes out is the shortcut
     x = torch.rand(1, 16, 8, 8)
     y = block(x)
     assert torch.equal(y[:, 8:24], x[:, :, ::2, ::2])
@@ -167,10 +153,7 @@ def test_resnet18_weights_start_kaiming_normal_by_fan_out():
 
 def test_published_layout_is_mapped(tmp_path):
     model = build("resnet20_he", 10, seed=0).eval()
-    saved = {
-        f"module.{name.replace('fc.', 'linear.')}": value
-        for name, value in model.state_dict().items()
-    }
+    saved = {f"module.{name.replace('fc.', 'linear.')}": value for name, value in model.state_dict().items()}
     torch.save({"state_dict": saved, "best_prec1": 91.7}, tmp_path / "resnet20.th")
     loaded = load_published(tmp_path / "resnet20.th")
     images = torch.rand(2, 3, 32, 32)
@@ -197,15 +180,11 @@ def cifar10_test_images(data_mirror):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("file", "accuracy"), [("resnet20-12fca82f.th", 81.03), ("resnet56-4bfd9763.th", 83.20)]
-)
+@pytest.mark.parametrize(("file", "accuracy"), [("resnet20-12fca82f.th", 81.03), ("resnet56-4bfd9763.th", 83.20)])
 def test_published_weights_score_as_measured(file, accuracy, cifar10_test_images, data_mirror):
     images, labels = cifar10_test_images
     assert len(labels) == 10_000
     model = load_published(data_mirror / "resnet_cifar10" / file)
     with torch.inference_mode():
         predictions = torch.cat([model(part.float() / 255).argmax(1) for part in images.split(500)])
-    assert 100 * (predictions == labels).double().mean().item() == pytest.approx(
-        accuracy, abs=0.011
-    )
+    assert 100 * (predictions == labels).double().mean().item() == pytest.approx(accuracy, abs=0.011)

@@ -1,4 +1,4 @@
-"""Every paper's room: skeleton, configurations valid at every scale, numbers and claims well-formed, imports one way."""
+"""Every paper's room: skeleton, valid configurations at every scale, well-formed numbers, claims, one-way imports."""
 
 import ast
 import subprocess
@@ -15,7 +15,16 @@ from shared.results.published import read_published
 
 SLUGS = paper_slugs()
 SCALES = [(slug, scale) for slug in SLUGS for scale in scales(slug)]
-SKELETON = ["README.md", "Snakefile", "__init__.py", "claims.yaml", "config/full.yaml", "config/mini.yaml", "method.py", "published.csv"]
+SKELETON = [
+    "README.md",
+    "Snakefile",
+    "__init__.py",
+    "claims.yaml",
+    "config/full.yaml",
+    "config/mini.yaml",
+    "method.py",
+    "published.csv",
+]
 
 
 @pytest.mark.parametrize("slug", SLUGS)
@@ -58,7 +67,11 @@ def test_published_numbers_are_well_formed(slug):
 @pytest.mark.parametrize("slug", SLUGS)
 def test_the_readme_shows_its_records(slug):
     done = subprocess.run(
-        [sys.executable, "-m", "shared.results", "readme", slug, "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "shared.results", "readme", slug, "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -66,11 +79,9 @@ def test_the_readme_shows_its_records(slug):
 @pytest.mark.e2e
 @pytest.mark.parametrize("slug", SLUGS)
 def test_full_is_planned_by_the_engine_without_the_data(slug, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "--quiet", "all", "-s", str(ROOT / "Snakefile"), "--directory", str(tmp_path),
-         "--config", "scale=full", "--", slug],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    engine = [sys.executable, "-m", "snakemake", "-n", "--quiet", "all", "-s", str(ROOT / "Snakefile")]
+    command = [*engine, "--directory", str(tmp_path), "--config", "scale=full", "--", slug]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -94,7 +105,9 @@ def test_the_library_never_imports_a_paper(path):
 def test_a_paper_imports_no_other_paper(path):
     own = f"papers.{path.relative_to(ROOT / 'papers').parts[0]}"
     foreign = {name for name in imported(path) if name.startswith("papers.") and not name.startswith(own)}
-    assert not foreign, f"use another paper's method by its import path in the configuration, not by an import: {foreign}"
+    assert not foreign, (
+        f"use another paper's method by its import path in the configuration, not by an import: {foreign}"
+    )
 
 
 def test_packages_have_empty_init_files():

@@ -121,17 +121,11 @@ class Case:
                                 "read",
                             ]
                         )
-                    writer.writerow(
-                        [*start, "Avg. Gap", gap, "", "%", "lower", "paper, Table 1", "recalled"]
-                    )
-                    writer.writerow(
-                        [*start, "RTE", minutes, "", "min", "lower", "paper, Table 1", "read"]
-                    )
+                    writer.writerow([*start, "Avg. Gap", gap, "", "%", "lower", "paper, Table 1", "recalled"])
+                    writer.writerow([*start, "RTE", minutes, "", "min", "lower", "paper, Table 1", "read"])
             writer.writerows(extra)
 
-    def write_record(
-        self, setting: str, row: str, change: Callable[[str, float], float] | None = None
-    ) -> None:
+    def write_record(self, setting: str, row: str, change: Callable[[str, float], float] | None = None) -> None:
         """Five seeds whose means and spreads are those of Table 1, `change`d by metric."""
         means, spreads, _, minutes = TABLE_1[setting][row]
         records = []
@@ -170,16 +164,11 @@ class Case:
         path = self.record(setting, row)
         path.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".error.json").write_text(
-            json.dumps({"message": message, "log": "logs/row.log"})
-        )
+        path.with_suffix(".error.json").write_text(json.dumps({"message": message, "log": "logs/row.log"}))
 
     def claims(self, *claims: dict[str, Any]) -> None:
         """Write claims.yaml (JSON is YAML)."""
-        filled = [
-            {"id": f"C{i}", "text": "a claim", "where": "Table 1", **c}
-            for i, c in enumerate(claims, 1)
-        ]
+        filled = [{"id": f"C{i}", "text": "a claim", "where": "Table 1", **c} for i, c in enumerate(claims, 1)]
         self.claims_yaml.write_text(json.dumps(filled))
 
     def run(self, *, draws: bool = False) -> None:
@@ -208,9 +197,7 @@ def new_case(tmp_path: Path) -> Callable[..., Case]:
 def paper_mirror() -> Path:
     """Folder with the published.csv of all papers, if this checkout has one."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "papers"
-    folders = (
-        [Path(os.environ["DATA_MIRROR"]).parent / "papers"] if "DATA_MIRROR" in os.environ else []
-    )
+    folders = [Path(os.environ["DATA_MIRROR"]).parent / "papers"] if "DATA_MIRROR" in os.environ else []
     for folder in [*folders, beside]:
         if folder.is_dir():
             return folder

@@ -54,9 +54,7 @@ def test_damaged_paper_keeps_the_board_alive(case, new_case):
     broken.run()
     (broken.folder / "tables.json").write_text("{")
     board.run({"results": str(results_of(case)), "output": str(results_of(case) / "board.json")})
-    assert [
-        p["paper"] for p in json.loads((results_of(case) / "board.json").read_text())["papers"]
-    ] == ["salun"]
+    assert [p["paper"] for p in json.loads((results_of(case) / "board.json").read_text())["papers"]] == ["salun"]
     assert "tables.json: damaged" in (results_of(case) / "board.html").read_text()
 
 
@@ -95,18 +93,14 @@ def test_cell_that_moved_beyond_both_spreads(two, capsys, tmp_path):
     """UA of FT has spread 0.55 in both runs: +1.0 is inside 1.1, +1.2 is not."""
     a, b = two
     for shift, has_moved in ((1.0, False), (1.2, True)):
-        b.write_record(
-            "random10", "FT", lambda metric, value, s=shift: value + s * (metric == "UA")
-        )
+        b.write_record("random10", "FT", lambda metric, value, s=shift: value + s * (metric == "UA"))
         b.run()
         moved = {move.key[4:] for move in diff.difference(a.folder, b.folder).moved}
         assert (("FT", "UA") in moved) is has_moved
     page = tmp_path / "diff.html"
     assert main(["diff", str(a.folder), str(b.folder), "--html", str(page)]) == 1
     out = capsys.readouterr().out
-    assert re.search(
-        r"E1 / random10 / FT +\| UA \(%\) +\| +0.63 ± 0.55 \| +1.83 ± 0.55 \| +\+1.20", out
-    )
+    assert re.search(r"E1 / random10 / FT +\| UA \(%\) +\| +0.63 ± 0.55 \| +1.83 ± 0.55 \| +\+1.20", out)
     assert "Moved beyond their spread" in page.read_text()
 
 
@@ -142,10 +136,7 @@ def test_cells_on_one_side_are_listed_and_do_not_count(two, capsys):
     b.run()
     assert main(["diff", str(results_of(a)), str(results_of(b)), "--paper", "salun"]) == 0
     out = capsys.readouterr().out
-    assert (
-        "only in A: salun / full / E1 / random50 / GA / UA" in out
-        or "only in A: E1 / random50 / GA / UA" in out
-    )
+    assert "only in A: salun / full / E1 / random50 / GA / UA" in out or "only in A: E1 / random50 / GA / UA" in out
 
 
 @pytest.mark.parametrize("bad", ["nowhere", "empty", "text"])

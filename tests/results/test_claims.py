@@ -15,9 +15,7 @@ def cell(row, metric="Avg. Gap", setting="random10", function="cell"):
 
 def evaluated(case, expr, **more):
     case.claims({"expr": expr, **more})
-    return claims.evaluate(
-        claims.check_claims(case.claims_yaml, case.spec), tables.build(case.spec)
-    )[0]
+    return claims.evaluate(claims.check_claims(case.claims_yaml, case.spec), tables.build(case.spec))[0]
 
 
 def test_claim_that_holds_shows_numbers_margin_and_seeds(case):
@@ -79,9 +77,7 @@ def test_missing_cell_is_named(case):
     case.fail("random10", "GA", "out of memory")
     found = evaluated(case, f"{cell('SalUn')} < min({cell('SalUn', function='others')})")
     assert found.status == "not measured"
-    assert (
-        found.reason == "E1 / random10 / GA / Avg. Gap: failed (out of memory (log: logs/row.log))"
-    )
+    assert found.reason == "E1 / random10 / GA / Avg. Gap: failed (out of memory (log: logs/row.log))"
 
 
 def test_rows_that_are_not_planned_are_no_competitors(case):
@@ -92,12 +88,7 @@ def test_rows_that_are_not_planned_are_no_competitors(case):
 
 
 def test_published_number_decides_only_if_it_was_read(case):
-    assert (
-        evaluated(
-            case, f"{cell('SalUn', 'UA')} <= {cell('SalUn', 'UA', function='published')}"
-        ).status
-        == "holds"
-    )
+    assert evaluated(case, f"{cell('SalUn', 'UA')} <= {cell('SalUn', 'UA', function='published')}").status == "holds"
     with pytest.raises(ConfigError, match=r"claims\.yaml: claim C1: .* is recalled, not read"):
         evaluated(case, f"{cell('SalUn')} <= {cell('SalUn', function='published')}")
     with pytest.raises(ConfigError, match="no published number for E1 / random10 / SalUn / steps"):
@@ -120,10 +111,7 @@ def test_level_depends_on_the_scale(case, level, expected):
 
 
 def test_claims_of_other_scales_need_not_match_this_spec(case):
-    assert (
-        evaluated(case, 'cell("E9", "x", "y", "z") > 1', level={"mini": "hard"}).status
-        == "not evaluated"
-    )
+    assert evaluated(case, 'cell("E9", "x", "y", "z") > 1', level={"mini": "hard"}).status == "not evaluated"
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,9 @@ def test_there_and_back_is_one(unit):
             assert there * back == pytest.approx(1.0, rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("unit", "wanted"), [("%", "min"), ("", "%"), ("s", "MB"), ("steps", "s"), ("dB", "")]
-)
+@pytest.mark.parametrize(("unit", "wanted"), [("%", "min"), ("", "%"), ("s", "MB"), ("steps", "s"), ("dB", "")])
 def test_other_quantities_are_refused(unit, wanted):
-    with pytest.raises(
-        ConfigError, match=f"published.csv, line 7: unit '{unit}' cannot be converted to '{wanted}'"
-    ):
+    with pytest.raises(ConfigError, match=f"published.csv, line 7: unit '{unit}' cannot be converted to '{wanted}'"):
         convert(1.0, unit, wanted, "published.csv, line 7")
 
 

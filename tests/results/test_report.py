@@ -105,9 +105,7 @@ def test_other_data_is_said_and_not_coloured(new_case):
     for setting in case.spec["experiments"]["E1"]["settings"].values():
         setting["label"] = "digits"
     html, text = pages(case, draws=True)
-    sentence = (
-        "The published numbers are of other data (CIFAR-10 ResNet-18 random 10%), ours of digits"
-    )
+    sentence = "The published numbers are of other data (CIFAR-10 ResNet-18 random 10%), ours of digits"
     assert sentence in html
     assert sentence in text
     body = html[html.index("</style>") :]
@@ -163,9 +161,7 @@ def test_gap_bars_add_up_to_the_average(case):
     assert "Hollow points are the published numbers" in drawn[1].caption
     cells = built.by_key()
     for row in ("SalUn", "RL"):
-        gaps = [
-            cells["E1", "random10", row, f"gap_{m}"].mean for m in parse_spec(case.spec).gap_metrics
-        ]
+        gaps = [cells["E1", "random10", row, f"gap_{m}"].mean for m in parse_spec(case.spec).gap_metrics]
         assert sum(gaps) / 4 == pytest.approx(cells["E1", "random10", row, "Avg. Gap"].mean)
 
 
@@ -251,17 +247,13 @@ def test_pages_open_without_errors(case, new_case):
     other.run()
     results = case.root / "results"
     board.run({"results": str(results), "output": str(results)})
-    (results / "diff.html").write_text(
-        diff.html(diff.difference(case.folder, other.folder), "A", "B")
-    )
+    (results / "diff.html").write_text(diff.html(diff.difference(case.folder, other.folder), "A", "B"))
     options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=options)
         for path in (case.folder / "report.html", results / "board.html", results / "diff.html"):
             for width, scheme in ((1200, "light"), (390, "dark")):
-                page = browser.new_page(
-                    viewport={"width": width, "height": 800}, color_scheme=scheme
-                )
+                page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
                 problems = []
                 page.on("console", lambda message, problems=problems: problems.append(message.text))
                 page.on("pageerror", lambda error, problems=problems: problems.append(str(error)))

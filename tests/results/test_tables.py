@@ -89,13 +89,9 @@ def test_units_are_converted(case):
 
 def test_unit_that_does_not_match_is_refused(case):
     path = case.record("random10", "FT")
-    records = [
-        Record(**{**vars(r), "metrics": [Metric("RTE", 1.0, "%")]}) for r in read_records(path)
-    ]
+    records = [Record(**{**vars(r), "metrics": [Metric("RTE", 1.0, "%")]}) for r in read_records(path)]
     write_records(path, records)
-    with pytest.raises(
-        ConfigError, match=r"E1 / random10 / FT, seed 1, metric RTE: unit '%' .* 'min'"
-    ):
+    with pytest.raises(ConfigError, match=r"E1 / random10 / FT, seed 1, metric RTE: unit '%' .* 'min'"):
         tables.build(case.spec)
 
 
@@ -150,9 +146,7 @@ def test_metric_left_out_of_a_record_is_missing_and_of_one_seed_incomplete(case)
     path = case.record("random10", "FT")
     records = read_records(path)
     without = [m for m in records[2].metrics if m.name != "MIA"]
-    write_records(
-        path, [Record(**{**vars(r), "metrics": without}) if r.seed == 3 else r for r in records]
-    )
+    write_records(path, [Record(**{**vars(r), "metrics": without}) if r.seed == 3 else r for r in records])
     cell = built(case)["E1", "random10", "FT", "MIA"]
     assert (cell.status, cell.n, cell.reason) == ("measured", 4, "no MIA for seeds 3")
     write_records(path, [Record(**{**vars(r), "metrics": without}) for r in records])
@@ -174,10 +168,7 @@ def test_one_record_serves_several_cells_and_is_paid_once(case):
     after = tables.build(case.spec)
     assert after.summary["seconds"] == before
     cells = after.by_key()
-    assert (
-        cells["E4", "random10", "SalUn", "UA"].values
-        == cells["E1", "random10", "SalUn", "UA"].values
-    )
+    assert cells["E4", "random10", "SalUn", "UA"].values == cells["E1", "random10", "SalUn", "UA"].values
     assert cells["E4", "random10", "SalUn", "UA"].published is None
 
 
@@ -196,9 +187,7 @@ def test_seeds_split_over_jobs_are_joined(case):
 
 
 def test_setting_that_is_not_run_is_not_missing(case):
-    case.spec["experiments"]["E1"]["settings"]["random50"].update(
-        enabled=False, why_not="needs a GPU"
-    )
+    case.spec["experiments"]["E1"]["settings"]["random50"].update(enabled=False, why_not="needs a GPU")
     case.spec["cells"] = [c for c in case.spec["cells"] if c["setting"] == "random10"]
     cell = built(case)["E1", "random50", "SalUn", "UA"]
     assert (cell.status, cell.reason, cell.is_complete) == ("not run", "needs a GPU", True)
@@ -220,19 +209,13 @@ def test_unknown_names_are_one_line(case, change, message):
 
 def test_unknown_metric_of_an_experiment(case):
     case.spec["experiments"]["E1"]["metrics"].append("MIAA")
-    with pytest.raises(
-        ConfigError, match=r"experiment E1: unknown metric 'MIAA' \(did you mean 'MIA'\?\)"
-    ):
+    with pytest.raises(ConfigError, match=r"experiment E1: unknown metric 'MIAA' \(did you mean 'MIA'\?\)"):
         tables.build(case.spec)
 
 
 def test_misspelt_published_names_are_found(case):
-    case.spec["experiments"]["E1"]["settings"]["random10"]["published"] = (
-        "CIFAR-10 ResNet-18 random 10"
-    )
-    with pytest.raises(
-        ConfigError, match=r"has no setting .* \(did you mean 'CIFAR-10 ResNet-18 random 10%'\?\)"
-    ):
+    case.spec["experiments"]["E1"]["settings"]["random10"]["published"] = "CIFAR-10 ResNet-18 random 10"
+    with pytest.raises(ConfigError, match=r"has no setting .* \(did you mean 'CIFAR-10 ResNet-18 random 10%'\?\)"):
         tables.build(case.spec)
     case.spec["experiments"]["E1"]["published_table"] = "Table1"
     with pytest.raises(ConfigError, match=r"no table 'Table1' for E1 \(did you mean 'Table 1'\?\)"):

@@ -44,9 +44,7 @@ def test_every_epoch_shows_every_image_once_in_a_new_order():
 
 def test_crops_are_torchvisions():
     images = torch.randint(0, 256, (81, 3, 6, 6), dtype=torch.uint8)
-    top, left = (
-        grid.flatten() for grid in torch.meshgrid(torch.arange(9), torch.arange(9), indexing="ij")
-    )
+    top, left = (grid.flatten() for grid in torch.meshgrid(torch.arange(9), torch.arange(9), indexing="ij"))
     ours = crop(images, 4, top, left)
     for image, row, column, result in zip(images, top.tolist(), left.tolist(), ours, strict=True):
         assert torch.equal(result, TF.crop(TF.pad(image, [4]), row, column, 6, 6))
@@ -57,9 +55,7 @@ def test_every_augmented_image_is_one_of_the_valid_ones(pad, flip):
     data = DeviceImages.from_arrays(arrays(300), "cpu", Augment(pad=pad, flip=flip))
     seen = set()
     for batch in data.batches(64, seeded()):
-        for image, index in zip(
-            (batch.images * 255).round().byte(), batch.indices.tolist(), strict=True
-        ):
+        for image, index in zip((batch.images * 255).round().byte(), batch.indices.tolist(), strict=True):
             padded = TF.pad(data.images[index], [pad])
             valid = {}
             for row in range(2 * pad + 1):
@@ -170,7 +166,5 @@ def test_bad_input_names_the_row(images, labels, message):
 def test_gpu_shows_the_crops_of_the_cpu():
     on_cpu = DeviceImages.from_arrays(arrays(100), "cpu", Augment(pad=2, flip=True))
     on_gpu = DeviceImages.from_arrays(arrays(100), "cuda", Augment(pad=2, flip=True))
-    for ours, theirs in zip(
-        on_gpu.batches(16, seeded()), on_cpu.batches(16, seeded()), strict=True
-    ):
+    for ours, theirs in zip(on_gpu.batches(16, seeded()), on_cpu.batches(16, seeded()), strict=True):
         assert torch.equal(ours.images.cpu(), theirs.images)

@@ -30,9 +30,7 @@ def cross_entropy(model, batch):
 
 def train(model, loss=cross_entropy, epochs=3, **options):
     data = images()
-    optimizer = make_optimizer(
-        model.parameters(), OptimizerOptions(lr=0.05, momentum=0.9, weight_decay=1e-3)
-    )
+    optimizer = make_optimizer(model.parameters(), OptimizerOptions(lr=0.05, momentum=0.9, weight_decay=1e-3))
     return fit(
         model,
         options.pop("epoch_batches", lambda epoch, generator: data.batches(5, generator)),
@@ -74,9 +72,7 @@ def test_equals_a_loop_written_out():
     assert result.steps == 15
     assert result.seconds > 0
     assert [row["lr"] for row in result.history] == pytest.approx([0.05, 0.05, 0.005])
-    assert [row["loss"] for row in result.history] == pytest.approx(
-        [sum(losses[i : i + 5]) / 5 for i in (0, 5, 10)]
-    )
+    assert [row["loss"] for row in result.history] == pytest.approx([sum(losses[i : i + 5]) / 5 for i in (0, 5, 10)])
 
 
 def test_same_seed_same_weights():
@@ -99,9 +95,7 @@ def test_hooks_in_their_order_and_what_they_see():
     def note(name):
         def hook(state):
             gradient = state.model[4].weight.grad
-            calls.append(
-                (name, state.epoch, state.step, state.step_in_epoch, state.steps_per_epoch)
-            )
+            calls.append((name, state.epoch, state.step, state.step_in_epoch, state.steps_per_epoch))
             if name == "after_backward":
                 assert gradient is not None
                 assert gradient.norm() <= 1e-3 * (1 + 1e-5)
@@ -162,9 +156,7 @@ def test_out_of_memory_keeps_the_total_batch(limit):
     same(whole, cut, 1e-5)
     assert result.steps == expected.steps
     assert max(sizes) <= limit
-    assert [r["loss"] for r in result.history] == pytest.approx(
-        [r["loss"] for r in expected.history], abs=1e-5
-    )
+    assert [r["loss"] for r in result.history] == pytest.approx([r["loss"] for r in expected.history], abs=1e-5)
 
 
 def test_a_known_micro_batch_is_used_from_the_start():
@@ -194,9 +186,7 @@ def test_divergence_is_said_and_stored_as_not_measured():
     with pytest.warns(UserWarning, match="mean loss of epoch 2 is nan: the run diverges"):
         result = train(
             network(),
-            lambda model, batch: (
-                cross_entropy(model, batch) * (float("nan") if model.broken else 1.0)
-            ),
+            lambda model, batch: cross_entropy(model, batch) * (float("nan") if model.broken else 1.0),
             epochs=2,
             on_epoch_start=lambda state: setattr(state.model, "broken", state.epoch == 1),
         )

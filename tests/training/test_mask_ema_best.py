@@ -15,9 +15,7 @@ from shared.training.options import OptimizerOptions
 def network():
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return nn.Sequential(
-            nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3)
-        )
+        return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3))
 
 
 def train(model, mask=None, kind="sgd", **hooks):
@@ -42,10 +40,7 @@ def train(model, mask=None, kind="sgd", **hooks):
 
 def random_mask(model, share):
     generator = torch.Generator().manual_seed(7)
-    return {
-        name: torch.rand(p.shape, generator=generator) < share
-        for name, p in model.named_parameters()
-    }
+    return {name: torch.rand(p.shape, generator=generator) < share for name, p in model.named_parameters()}
 
 
 @pytest.mark.parametrize("leak", [True, False])
@@ -53,10 +48,7 @@ def test_a_full_mask_is_no_mask_to_the_bit(leak):
     masked, free = network(), network()
     train(masked, WeightMask(masked, random_mask(masked, 1.1), leak))
     train(free)
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(masked.state_dict().values(), free.state_dict().values(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(masked.state_dict().values(), free.state_dict().values(), strict=True))
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
@@ -105,9 +97,7 @@ def test_a_partial_mask_leaves_other_parameters_free():
 
 def test_a_mask_of_another_model_is_refused():
     model = network()
-    with pytest.raises(
-        ValueError, match=r"'4.wieght', which is no parameter .did you mean '4.weight'"
-    ):
+    with pytest.raises(ValueError, match=r"'4.wieght', which is no parameter .did you mean '4.weight'"):
         WeightMask(model, {"4.wieght": torch.ones(1)})
     with pytest.raises(ValueError, match=r"shape \(2,\), its weight \(3, 48\)"):
         WeightMask(model, {"4.weight": torch.ones(2)})
@@ -126,9 +116,7 @@ def test_average_of_weights_follows_its_formula():
     model, start = network(), network()
     seen = []
     ema = Ema(model, decay=0.8)
-    train(
-        model, ema=ema, after_step=lambda state: seen.append(state.model[4].weight.detach().clone())
-    )
+    train(model, ema=ema, after_step=lambda state: seen.append(state.model[4].weight.detach().clone()))
     expected = start[4].weight.detach().clone()
     for weight in seen:
         expected = 0.8 * expected + 0.2 * weight

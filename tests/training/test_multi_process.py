@@ -45,9 +45,7 @@ def test_two_processes_train_the_weights_of_one(tmp_path):
     arguments = [str(tmp_path), "12/0", "12/4"]
     command = launch_command("tests.training.train_in_processes", arguments, 2, cpu=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     alone, history = train(12, None)
     expected = {

@@ -8,9 +8,7 @@ from shared.training.options import OptimizerOptions
 CASES = {
     "sgd": (
         OptimizerOptions(lr=0.1, momentum=0.9, weight_decay=5e-4),
-        lambda p: torch.optim.SGD(
-            p, 0.1, momentum=0.9, weight_decay=5e-4, fused=False, foreach=False
-        ),
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=5e-4, fused=False, foreach=False),
     ),
     "nesterov": (
         OptimizerOptions(lr=0.1, momentum=0.9, nesterov=True),
@@ -18,9 +16,7 @@ CASES = {
     ),
     "adam": (
         OptimizerOptions(kind="adam", lr=1e-2, betas=(0.8, 0.99), weight_decay=0.1),
-        lambda p: torch.optim.Adam(
-            p, 1e-2, betas=(0.8, 0.99), weight_decay=0.1, fused=False, foreach=False
-        ),
+        lambda p: torch.optim.Adam(p, 1e-2, betas=(0.8, 0.99), weight_decay=0.1, fused=False, foreach=False),
     ),
     "adamw": (
         OptimizerOptions(kind="adamw", lr=1e-2, weight_decay=0.1),

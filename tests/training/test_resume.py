@@ -60,9 +60,7 @@ def network():
         )
 
 
-def train(
-    folder, *, kill_at=None, kind="sgd", key="recipe", seconds=0.0, plain_iterator=False, pause=0.0
-):
+def train(folder, *, kill_at=None, kind="sgd", key="recipe", seconds=0.0, plain_iterator=False, pause=0.0):
     """The whole job, as it would be started again after a kill; returns weights and result."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -87,9 +85,7 @@ def train(
         if state.step == kill_at:  # counts finished steps: this one is not saved yet
             os.kill(os.getpid(), signal.SIGKILL)
 
-    schedule = (
-        None if plain_iterator else Schedule(ScheduleOptions(kind="cosine", unit="step"), EPOCHS)
-    )
+    schedule = None if plain_iterator else Schedule(ScheduleOptions(kind="cosine", unit="step"), EPOCHS)
     result = fit(
         model,
         epoch_batches,
@@ -121,9 +117,7 @@ def in_child(folder, **options):
 
     def work():
         weights, result = train(folder, **options)
-        losses = torch.tensor(
-            [[row["loss"], row["norm"], row["lr"]] for row in result.history], dtype=torch.float64
-        )
+        losses = torch.tensor([[row["loss"], row["norm"], row["lr"]] for row in result.history], dtype=torch.float64)
         save_file({**weights, "history": losses}, folder / "result.safetensors")
 
     process = multiprocessing.get_context("fork").Process(target=work)

@@ -24,11 +24,7 @@ def ours_by_epoch(epochs, **options):
 
 def ours_by_step(epochs, num_steps, **options):
     schedule = Schedule(ScheduleOptions(unit="step", **options), epochs)
-    return [
-        0.1 * schedule.factor(epoch, step, num_steps)
-        for epoch in range(epochs)
-        for step in range(num_steps)
-    ]
+    return [0.1 * schedule.factor(epoch, step, num_steps) for epoch in range(epochs) for step in range(num_steps)]
 
 
 def test_constant():
@@ -37,9 +33,7 @@ def test_constant():
 
 def test_multistep_is_torchs():
     theirs = rates_of_torch(lambda o: lr_scheduler.MultiStepLR(o, [91, 136], gamma=0.1), 182)
-    assert ours_by_epoch(182, kind="multistep", milestones=(91, 136)) == pytest.approx(
-        theirs, rel=1e-12
-    )
+    assert ours_by_epoch(182, kind="multistep", milestones=(91, 136)) == pytest.approx(theirs, rel=1e-12)
 
 
 @pytest.mark.parametrize("epochs", [1, 10, 40])

@@ -18,9 +18,7 @@ from shared.training.loop import fit
 from shared.training.options import Augment
 
 
-def train(
-    batch_size: int, micro_batch: int | None
-) -> tuple[nn.Module, list[dict[str, float | None]]]:
+def train(batch_size: int, micro_batch: int | None) -> tuple[nn.Module, list[dict[str, float | None]]]:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(37, 1, 6, 6, generator=generator)

@@ -33,9 +33,7 @@ def test_without_a_step_the_neighbour_is_the_models_own_prediction(model, forget
         own = model.eval()(forget.images).argmax(1)
     before = (own == forget.labels).float().mean()
     trained = shrink(copy.deepcopy(model), forget, retain, options, context)
-    assert context.extras["crossing_rate"] == pytest.approx(
-        (own != forget.labels).float().mean().item()
-    )
+    assert context.extras["crossing_rate"] == pytest.approx((own != forget.labels).float().mean().item())
     assert context.extras["neighbour_histogram"] == torch.bincount(own, minlength=3).tolist()
     after = (trained.eval()(forget.images).argmax(1) == forget.labels).float().mean()
     assert after >= before - 1e-6  # self-training does not forget
@@ -105,9 +103,7 @@ def test_expanding_fills_the_shadow_class_and_prunes_it(model, forget, retain, n
         ExpandOptions(lr=0.02, epochs=8, batch=16, prune=False), new_context(),
     ).eval()  # fmt: skip
     assert kept(forget.images).shape[1] == 4
-    torch.testing.assert_close(
-        kept(forget.images)[:, :3], pruned(forget.images), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(kept(forget.images)[:, :3], pruned(forget.images), atol=1e-5, rtol=1e-5)
 
 
 def test_batch_norm_switch(model, forget, retain, new_context):

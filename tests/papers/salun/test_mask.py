@@ -42,9 +42,7 @@ def test_exactly_int_q_n_weights_are_kept(keep, model, forget, context):
         random_mask(model, keep, context),
     ):
         assert flat(mask).sum() == int(keep * total)
-        assert {n: m.shape for n, m in mask.items()} == {
-            n: p.shape for n, p in model.named_parameters()
-        }
+        assert {n: m.shape for n, m in mask.items()} == {n: p.shape for n, p in model.named_parameters()}
 
 
 def test_masks_nest(model, forget, context):
@@ -77,9 +75,7 @@ def test_gradients_are_added_with_their_sign_over_batches(model, forget, context
     total = torch.zeros_like(parameters(model))
     for batch in forget.batches(16, context.generator("saliency mask")):
         loss = F.cross_entropy(model(batch.images), batch.labels)
-        total += torch.cat(
-            [g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]
-        )
+        total += torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
     rank = (-total.abs()).argsort(stable=True).argsort()
     expected = rank < int(0.2 * len(total))
     model.train()  # the mask must not depend on the mode that it finds
@@ -95,9 +91,7 @@ def test_mask_pass_leaves_weights_and_statistics_alone(model, forget, context):
 
 
 def test_keeping_everything_is_random_labelling_to_the_bit(model, forget, retain, new_context):
-    plain = random_label(
-        copy.deepcopy(model), forget, retain, RelabelOptions(**SETTING), new_context()
-    )
+    plain = random_label(copy.deepcopy(model), forget, retain, RelabelOptions(**SETTING), new_context())
     options = SalunOptions(**SETTING, keep=1.0, mask_decay_leak=False)
     whole = salun(copy.deepcopy(model), forget, retain, options, new_context())
     for (name, a), b in zip(plain.state_dict().items(), whole.state_dict().values(), strict=True):
@@ -113,9 +107,7 @@ def test_keeping_nothing_is_the_original_but_for_batch_norm(model, forget, retai
     assert any("running_mean" in name for name in moved)
 
 
-def test_clean_variant_holds_masked_weights_to_the_bit_and_leak_shrinks_them(
-    model, forget, retain, new_context
-):
+def test_clean_variant_holds_masked_weights_to_the_bit_and_leak_shrinks_them(model, forget, retain, new_context):
     mask = saliency_mask(model, forget, 0.3, 256, new_context())
     setting = {**SETTING, "keep": 0.3, "weight_decay": 0.05}
     for leak in (False, True):

@@ -23,18 +23,14 @@ def proximal(model, forget, retain, **options):
 
 def state(model, epoch=0, step_in_epoch=0):
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    return LoopState(
-        model, optimizer, 2, torch.Generator(), epoch=epoch, step_in_epoch=step_in_epoch
-    )
+    return LoopState(model, optimizer, 2, torch.Generator(), epoch=epoch, step_in_epoch=step_in_epoch)
 
 
 def test_ratio_zero_shrinks_nothing(model, forget, retain, new_context):
     """k = 0 makes the released code fail; here it is plain random labelling."""
     options = SalunSoftOptions(**SETTING, mask_ratio=0.0, interleave="sequential")
     soft = salun_soft(copy.deepcopy(model), forget, retain, options, new_context())
-    plain = random_label(
-        copy.deepcopy(model), forget, retain, RelabelOptions(**SETTING), new_context()
-    )
+    plain = random_label(copy.deepcopy(model), forget, retain, RelabelOptions(**SETTING), new_context())
     assert torch.equal(parameters(soft), parameters(plain))
 
 
@@ -79,9 +75,7 @@ def test_anchor_is_reread_each_epoch_or_is_the_original(model, forget, retain):
                 p.add_(1.0)
         soft.on_epoch_start(state(net))
         here = [p.detach().clone() for p in net.parameters()]
-        for kept, wanted in zip(
-            soft.state_dict()["anchors"], here if anchor == "epoch" else start, strict=True
-        ):
+        for kept, wanted in zip(soft.state_dict()["anchors"], here if anchor == "epoch" else start, strict=True):
             assert torch.equal(kept, wanted)
 
 
