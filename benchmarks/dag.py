@@ -63,11 +63,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate(folder)
-        first, text = seconds(["-n", "--quiet", "rules", "all"], folder)  # writes the job files
+        first, text = seconds(["all", "-n", "--quiet", "rules"], folder)  # writes the job files
         starts, plans = [], []
         for _ in range(REPEATS):
             starts.append(seconds(["--version"], folder)[0])
-            plans.append(seconds(["-n", "--quiet", "rules", "all"], folder)[0])
+            plans.append(seconds(["all", "-n", "--quiet", "rules"], folder)[0])
     start, plan = sorted(starts)[REPEATS // 2], sorted(plans)[REPEATS // 2]
     total = next(line.split()[-1] for line in text.splitlines() if line.startswith("total"))
     figures = {

@@ -1,9 +1,10 @@
 """Atomic writes and content digests: what every job relies on to survive kill -9."""
 
+import glob
 import hashlib
+import itertools
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,28 +15,42 @@ from typing import Any
 def atomic_path(target: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success it is flushed to disk and renamed onto `target`.
 
-    Nothing half-written is ever visible under the final name; on an error the temporary file is removed.
+    Nothing half-written is ever visible under the final name; on an error the temporary file is removed. What a
+    killed writer of the same target has left is removed by the next one.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    _remove_orphans(target)
+    temporary = target.with_name(f".{target.name}.{_NODE}-{os.getpid()}-{next(_SERIAL)}.part")
     try:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        # mkstemp makes the file private; a shared results folder needs the usual permissions.
-        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+_NODE = os.uname().nodename
+_SERIAL = itertools.count()
+
+
+def _remove_orphans(target: Path) -> None:
+    """Remove temporary files of dead processes; those of other machines on a shared disk are not ours to judge."""
+    for orphan in target.parent.glob(f".{glob.escape(target.name)}.{glob.escape(_NODE)}-*.part"):
+        pid = orphan.name.rsplit("-", 2)[1]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            orphan.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_text(target: str | Path, text: str) -> None:

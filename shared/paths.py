@@ -29,6 +29,11 @@ def stage_folder(digest16: str) -> Path:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 
 
+def shown(path: Path) -> str:
+    """`path` as the engine should know it: relative below the working folder, so that a checkout can be moved."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def is_name(text: str) -> bool:
     """Whether `text` may name an experiment, setting or row: it becomes a file name on every system."""
     return _NAME.fullmatch(text) is not None

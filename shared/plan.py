@@ -17,7 +17,7 @@ from shared.data.pull import data_root
 from shared.errors import nearest
 from shared.files import digest, write_json_if_changed
 from shared.options import source_of
-from shared.paths import papers_root, results_of, stage_folder
+from shared.paths import papers_root, results_of, shown, stage_folder
 from shared.plan_rows import Resolver
 from shared.plan_tuning import Search, searches, write_search
 
@@ -124,7 +124,7 @@ class Plan:
             "output": str(output),
         }
         inputs = [
-            str(source_of(recipe["method"])),
+            shown(source_of(recipe["method"])),
             *self._pulled(task),
             *(str(job.output) for kinds in stages.values() for job in kinds.values()),
         ]

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TextIO
 from shared.config import Resources
 from shared.data.pull import data_root
 from shared.errors import UserError
-from shared.paths import ROOT, results_of, stage_folder
+from shared.paths import ROOT, results_of, shown, stage_folder
 from shared.plan import Job, Plan, pulled_marker
 from shared.results.claims import check_claims
 from shared.results.jobs import read_job
@@ -83,7 +83,7 @@ def table_inputs(slug: str) -> Function:
         return {
             "spec": str(plan.spec_path),
             "records": plan.records,
-            "published": str(ROOT / plan.spec["published_csv"]),
+            "published": shown(ROOT / plan.spec["published_csv"]),
         }
 
     return inputs

@@ -1,18 +1,14 @@
 # The pipeline of one paper: rows -> tables -> claims -> report -> verdict. One rule for each kind of job and nothing
-# else; what a job does is `python -m shared.run`. A paper's Snakefile sets `slug` and includes this file.
+# else; what a job does is `python -m shared.run`. A paper's Snakefile sets `slug`,
+# includes this file and asks for VERDICT.
 from shared import workflow as house
 
-SCALE = config.get("scale", "mini")
 HERE = f"results/{slug}"
+VERDICT = house.verdict_path(slug, config.get("scale", "mini"))
 # As a module of the top-level Snakefile, a paper finds the shared rules there; run alone, it brings them itself.
 ALONE = workflow.modifier.is_main_snakefile()
 
 if ALONE:
-
-    rule paper:
-        default_target: True
-        input:
-            f"{HERE}/{SCALE}/verdict.json",
 
     include: "stages.smk"
 
@@ -75,7 +71,7 @@ rule claims:
     input:
         spec=house.spec_path(slug),
         tables=f"{HERE}/{{scale}}/tables.json",
-        claims=house.ROOT / "papers" / slug / "claims.yaml",
+        claims=house.shown(house.ROOT / "papers" / slug / "claims.yaml"),
     output:
         f"{HERE}/{{scale}}/claims.json",
     log:

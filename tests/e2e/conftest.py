@@ -20,9 +20,9 @@ def copy_project(target: Path) -> Path:
         ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     for name in listed:
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() or (ROOT / name).is_symlink():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
+            shutil.copy2(ROOT / name, target / name, follow_symlinks=False)
     return target
 
 
@@ -64,7 +64,7 @@ class Project:
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Rule -> number of jobs that a dry run would start."""
-        done = self.snakemake("-n", "--quiet", "rules", *arguments)
+        done = self.snakemake(*arguments, "-n", "--quiet", "rules")
         text = done.stdout + done.stderr
         return {
             rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE) if rule != "total"
@@ -72,7 +72,7 @@ class Project:
 
     def reasons(self, *arguments: str) -> str:
         """The full text of a dry run."""
-        done = self.snakemake("-n", *arguments)
+        done = self.snakemake(*arguments, "-n")
         return done.stdout + done.stderr
 
     def logs(self) -> str:

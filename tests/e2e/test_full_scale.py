@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from shared.paths import ROOT
+
 pytestmark = pytest.mark.e2e
 
 LABELS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -78,7 +80,7 @@ def miniature(project, tmp_path):
     manifest.write_text(yaml.safe_dump(values))
     (project.folder / "papers" / "salun" / "config" / "miniature.yaml").write_text(yaml.safe_dump(MINIATURE))
     (project.folder / "papers" / "salun" / "Snakefile").write_text(
-        'slug = "salun"\n\n\ninclude: "../../workflows/paper.smk"\n'
+        (ROOT / "papers" / "salun" / "Snakefile").read_text()
     )
     project.environment["DATA_MIRROR"] = str(tmp_path / "mirror")
     return project

@@ -133,7 +133,7 @@ def test_a_bad_configuration_is_one_line_before_any_job(project):
 
 
 def test_an_unknown_scale_is_one_line(project):
-    done = project.snakemake("--config", "scale=ful", "demo", check=False)
+    done = project.snakemake("demo", "--config", "scale=ful", check=False)
     assert done.returncode == 2
     assert "papers/demo/config/ful.yaml: no such scale (did you mean 'full'?)" in done.stderr
 
@@ -143,9 +143,11 @@ def test_a_damaged_record_is_named(project):
     record.write_text(record.read_text()[:100])
     done = project.snakemake("demo", check=False)
     assert done.returncode != 0
-    log = (project.folder / "results/demo/mini/logs/table.log").read_text()
-    assert f"error: {record.relative_to(project.folder)}: damaged record" in log
-    assert "delete the file and run" in log
+    report = (project.folder / "results/demo/mini/report.md").read_text()
+    assert f"{record.relative_to(project.folder)}: damaged record" in report.replace("\\_", "_")
+    assert "delete the file and run" in report
+    record.unlink()
+    project.snakemake("demo")
 
 
 def test_two_runs_in_one_folder_do_not_mix(project):
