@@ -148,7 +148,10 @@ def clear_stale_lock(folder: Path = Path(".snakemake")) -> TextIO | None:
 
 
 def report_what_is_there() -> None:
-    """After a failure: tables, claims and report from the records that exist, missing cells with their reason."""
+    """After a failure: tables, claims and report from the records that exist, missing cells with their reason.
+
+    Only the engine's own jobs leave their mark under `done/`, so what is written here does not count as made.
+    """
     for plan in _planned():
         for kind in ("table", "claims", "report"):
             subprocess.run([PYTHON, "-m", "shared.run", kind, str(plan.spec_path)], check=False)

@@ -1,6 +1,7 @@
 # The pipeline of one paper: rows -> tables -> claims -> report -> verdict. One rule for each kind of job and nothing
-# else; what a job does is `python -m shared.run`. A paper's Snakefile sets `slug`,
-# includes this file and asks for VERDICT.
+# else; what a job does is `python -m shared.run`. A paper's Snakefile sets `slug`, includes this file and asks for
+# VERDICT. Tables, claims and report take seconds and run where the engine runs; their marks under done/ tell a finished
+# file from one that was made after a failure, from what was there.
 from shared import workflow as house
 
 HERE = f"results/{slug}"
@@ -26,12 +27,14 @@ rule verdict:
     input:
         spec=house.spec_path(slug),
         report=f"{HERE}/{{scale}}/report.html",
+        done=f"{HERE}/{{scale}}/done/report",
     output:
         f"{HERE}/{{scale}}/verdict.json",
     log:
         f"{HERE}/{{scale}}/logs/verdict.log",
     wildcard_constraints:
         scale="[^/]+",
+    localrule: True
     shell:
         "{house.PYTHON} -m shared.run verdict {input.spec} > {log} 2>&1"
 
@@ -58,11 +61,13 @@ rule table:
     input:
         unpack(house.table_inputs(slug)),
     output:
-        f"{HERE}/{{scale}}/tables.json",
+        tables=f"{HERE}/{{scale}}/tables.json",
+        done=touch(f"{HERE}/{{scale}}/done/table"),
     log:
         f"{HERE}/{{scale}}/logs/table.log",
     wildcard_constraints:
         scale="[^/]+",
+    localrule: True
     shell:
         "{house.PYTHON} -m shared.run table {input.spec} > {log} 2>&1"
 
@@ -71,13 +76,16 @@ rule claims:
     input:
         spec=house.spec_path(slug),
         tables=f"{HERE}/{{scale}}/tables.json",
+        done=f"{HERE}/{{scale}}/done/table",
         claims=house.shown(house.ROOT / "papers" / slug / "claims.yaml"),
     output:
-        f"{HERE}/{{scale}}/claims.json",
+        claims=f"{HERE}/{{scale}}/claims.json",
+        done=touch(f"{HERE}/{{scale}}/done/claims"),
     log:
         f"{HERE}/{{scale}}/logs/claims.log",
     wildcard_constraints:
         scale="[^/]+",
+    localrule: True
     shell:
         "{house.PYTHON} -m shared.run claims {input.spec} > {log} 2>&1"
 
@@ -87,13 +95,16 @@ rule report:
         spec=house.spec_path(slug),
         tables=f"{HERE}/{{scale}}/tables.json",
         claims=f"{HERE}/{{scale}}/claims.json",
+        done=f"{HERE}/{{scale}}/done/claims",
     output:
         html=f"{HERE}/{{scale}}/report.html",
         markdown=f"{HERE}/{{scale}}/report.md",
+        done=touch(f"{HERE}/{{scale}}/done/report"),
     log:
         f"{HERE}/{{scale}}/logs/report.log",
     wildcard_constraints:
         scale="[^/]+",
+    localrule: True
     shell:
         "{house.PYTHON} -m shared.run report {input.spec} > {log} 2>&1"
 

@@ -42,22 +42,20 @@ MINIATURE = {
 
 
 def pickled_batch(seed: int) -> bytes:
-    """A batch file: keys are byte strings, as Python 2 wrote them; images are rows of red, green, blue planes."""
+    """A batch file: images are rows of red, green, blue planes."""
     random = np.random.RandomState(seed)
     labels = [i % 10 for i in range(NUM_A_BATCH)]
     data = random.randint(0, 256, (NUM_A_BATCH, 3072), dtype=np.uint8)
     data[:, :1024] //= 2
     data[:, :1024] += np.array(labels, np.uint8)[:, None] * 12  # the red plane tells the class
-    content = {b"batch_label": b"miniature", b"labels": labels, b"data": data, b"filenames": [b"x.png"] * NUM_A_BATCH}
+    content = {"batch_label": "miniature", "labels": labels, "data": data, "filenames": ["x.png"] * NUM_A_BATCH}
     return pickle.dumps(content, protocol=2)
 
 
 def archive() -> bytes:
     """cifar-10-python.tar.gz with six small batches."""
     files = {f"data_batch_{i}": pickled_batch(i) for i in range(1, 6)} | {"test_batch": pickled_batch(6)}
-    files["batches.meta"] = pickle.dumps(
-        {b"label_names": [name.encode() for name in LABELS], b"num_cases_per_batch": NUM_A_BATCH}, 2
-    )
+    files["batches.meta"] = pickle.dumps({"label_names": LABELS, "num_cases_per_batch": NUM_A_BATCH}, protocol=2)
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
         for name, content in files.items():

@@ -139,15 +139,32 @@ def test_an_unknown_scale_is_one_line(project):
 
 
 def test_a_damaged_record_is_named(project):
+    wanted = metrics(project.folder)
     record = next((project.folder / "results/demo/mini/records/E1/random10/FT").glob("*.json"))
     record.write_text(record.read_text()[:100])
     done = project.snakemake("demo", check=False)
     assert done.returncode != 0
-    report = (project.folder / "results/demo/mini/report.md").read_text()
-    assert f"{record.relative_to(project.folder)}: damaged record" in report.replace("\\_", "_")
-    assert "delete the file and run" in report
+    message = f"{record.relative_to(project.folder)}: damaged record"
+    assert f"error: {message}" in (project.folder / "results/demo/mini/logs/table.log").read_text()
+    assert message in (project.folder / "results/demo/mini/report.md").read_text().replace("\\_", "_")
     record.unlink()
     project.snakemake("demo")
+    assert metrics(project.folder) == wanted
+
+
+def test_a_row_that_failed_once_is_run_again_by_the_same_command(project):
+    """What failed for a passing reason leaves no edited file behind: the partial report must not seem up to date."""
+    wanted = metrics(project.folder)
+    folder = project.folder / "results/demo/mini"
+    shutil.rmtree(folder / "records/E1/random10/FT")
+    (folder / "verdict.json").unlink()
+    shutil.rmtree(folder / "done")
+    (folder / "records/E1/random10/FT").write_text("in the way")  # the record cannot be written
+    assert project.snakemake("demo", check=False).returncode != 0
+    assert (folder / "tables.json").is_file()
+    (folder / "records/E1/random10/FT").unlink()
+    project.snakemake("demo")
+    assert metrics(project.folder) == wanted
 
 
 def test_two_runs_in_one_folder_do_not_mix(project):
