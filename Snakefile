@@ -45,6 +45,8 @@ for slug in paper_slugs():
 
 
 rule board:
+    input:
+        house.board_inputs,
     output:
         json="results/board.json",
         html="results/board.html",

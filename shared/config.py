@@ -1,8 +1,9 @@
 """A paper's configuration: typed, complete at `full`, a delta at every other scale.
 
 `config/full.yaml` is the protocol of the paper. Any other `config/<scale>.yaml` names its `base` and changes values
-only. `tuning/<scale>.yaml`, written by the tuner, is laid over its scale. Everything is checked before a job starts;
-a mistake is one line: file, experiment, row, key, and the nearest known name.
+only. `tuning/<scale>.yaml`, written by the tuner, is laid over its scale, and so over every scale that has it as base.
+Everything is checked before a job starts; a mistake is one line: file, experiment, row, key, and the nearest known
+name.
 """
 
 import re
@@ -177,12 +178,11 @@ def raw_config(slug: str, scale: str) -> dict[str, Any]:
             f"papers/{slug}/config/{scale}.yaml: no such scale{nearest(scale, scales(slug))}; "
             f"known: {', '.join(scales(slug))}"
         )
-    values = _with_base(folder, scale, [])
-    tuned = folder / "tuning" / f"{scale}.yaml"
-    return merge(values, read_yaml(tuned) or {}) if tuned.is_file() else values
+    return _with_base(folder, scale, [])
 
 
 def _with_base(folder: Path, scale: str, seen: list[str]) -> dict[str, Any]:
+    """A scale's values over its base's, each with its own tuned values: a scale inherits what its base was tuned to."""
     path = folder / "config" / f"{scale}.yaml"
     if scale in seen:
         raise ConfigError(f"{path}: base '{scale}' leads back to itself ({' -> '.join([*seen, scale])})")
@@ -190,7 +190,10 @@ def _with_base(folder: Path, scale: str, seen: list[str]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values")
     base = values.pop("base", None)
-    return merge(_with_base(folder, base, [*seen, scale]), values) if base else values
+    if base:
+        values = merge(_with_base(folder, base, [*seen, scale]), values)
+    tuned = folder / "tuning" / f"{scale}.yaml"
+    return merge(values, read_yaml(tuned) or {}) if tuned.is_file() else values
 
 
 def load_config(slug: str, scale: str) -> PaperConfig:

@@ -5,6 +5,7 @@ runs there without the engine, and its record is taken back.
 """
 
 import argparse
+import errno
 import os
 import shutil
 import subprocess
@@ -197,6 +198,15 @@ def execute(arguments: argparse.Namespace) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         leave_reason(job, str(error))
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            traceback.print_exc()
+            leave_reason(job, f"{type(error).__name__}: {error}")
+            return 1
+        message = f"{error.filename or arguments.job}: the disk is full; free space and run the same command again"
+        print(f"error: {message}", file=sys.stderr)
+        leave_reason(job, message)
         return 2
     except Exception as error:
         traceback.print_exc()

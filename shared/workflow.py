@@ -181,6 +181,11 @@ def start_early() -> None:
         start_server(address, sorted(modules))
 
 
+def board_inputs(_wildcards: Any) -> list[str]:
+    """What the board shows: the tables of every paper and scale that has any."""
+    return sorted(str(path) for path in Path("results").glob("*/*/claims.json"))
+
+
 def verdict_path(slug: str, scale: str) -> str:
     """The last file of a paper's run."""
     return str(results_of(slug, scale) / "verdict.json")

@@ -55,6 +55,14 @@ def test_tuned_values_lie_over_their_scale_only(room):
     assert config.load_config("demo", "full").experiments["E1"].rows["FT"].per_setting == {}
 
 
+def test_a_scale_inherits_what_its_base_was_tuned_to(room):
+    write(room, "base: full\n")
+    write(room, "base: mini\nseeds: {test: [7]}\n", "mini_more_seeds")
+    (room / "tuning").mkdir()
+    (room / "tuning" / "mini.yaml").write_text("experiments: {E1: {rows: {FT: {options: {lr: 0.5}}}}}\n")
+    assert config.load_config("demo", "mini_more_seeds").experiments["E1"].rows["FT"].options["lr"] == 0.5
+
+
 def test_any_file_in_config_is_a_scale(room):
     write(room, "base: mini\nseeds: {test: [7]}\n", "tiny_real")
     write(room, "base: full\n")

@@ -145,9 +145,11 @@ def _scale(summary: dict[str, Any]) -> list[str]:
     if summary["claims"]:
         rows = [_claim_row(claim) for claim in summary["claims"]]
         lines += [*table(["claim", "level", "verdict", "numbers", "margin", "seeds"], rows, 3), ""]
+    # The claims are what a reader wants at a glance; a dozen tables would bury the rest of the page.
+    lines += ["<details>", f"<summary>Tables of scale {summary['scale']}</summary>", ""]
     for entry in summary["tables"]:
         lines += _entry(entry)
-    return lines
+    return [*lines, "</details>", ""]
 
 
 def _claim_row(claim: dict[str, Any]) -> list[str]:

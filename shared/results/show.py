@@ -10,6 +10,8 @@ def decimals(value: float, unit: str) -> int:
     """Decimals that a number of this unit and size deserves."""
     if unit in _WHOLE or abs(value) >= 10000:
         return 0
+    if unit in {"s", "min", "h"} and 0 < abs(value) < 0.1:
+        return 4  # run times of a mini scale: two decimals of a minute would show zeros
     if unit in _TWO_DECIMALS or unit.endswith(" x100"):
         return 2 if abs(value) < 1000 else 1
     if abs(value) >= 1000:
