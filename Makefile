@@ -37,10 +37,10 @@ run: $(READY)  ## replicate PAPER at SCALE on CORES cores and say where the repo
 	$(PYTHON) -m shared.results summary $(PAPER) $(SCALE); summary=$$?; \
 	if [ $$run -ne 0 ]; then exit $$run; else exit $$summary; fi
 
-mini: $(READY)  ## run several: PAPERS="salun boundary"; goes on after a red one
-	@red=""; for paper in $(PAPERS); do \
-	  $(MAKE) --no-print-directory run PAPER=$$paper SCALE=mini CORES=$(CORES) || red="$$red $$paper"; \
-	done; if [ -n "$$red" ]; then echo "red:$$red" >&2; exit 1; fi
+mini: $(READY)  ## run several in one go: PAPERS="salun boundary"; shared stages are trained once
+	@snakemake $(PAPERS) --cores $(CORES) --config scale=mini; run=$$?; summary=0; \
+	for paper in $(PAPERS); do $(PYTHON) -m shared.results summary $$paper mini || summary=1; done; \
+	if [ $$run -ne 0 ]; then exit $$run; else exit $$summary; fi
 
 report: $(READY)  ## the board of all papers, from the records at hand
 	@$(PYTHON) -m shared.results board
