@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from shared.errors import UserError
+from shared.errors import UserError, nearest
 from shared.files import write_text
-from shared.paths import papers_root
+from shared.paths import paper_slugs, papers_root
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,6 +55,8 @@ def _summary(arguments: argparse.Namespace) -> int:
     from shared.results.verdict import judge_folder
 
     folder = arguments.results / arguments.slug / arguments.scale
+    if not folder.is_dir() and arguments.slug not in paper_slugs():
+        raise UserError(f"paper '{arguments.slug}' does not exist{nearest(arguments.slug, paper_slugs())}")
     found = judge_folder(folder)
     report = folder / "report.html"
     colour = "GREEN" if found.is_green else "RED"

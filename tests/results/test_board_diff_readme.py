@@ -248,3 +248,11 @@ def test_board_command(case, capsys):
     assert main(["board", "--results", str(results_of(case))]) == 0
     assert main(["board", "--results", str(case.root / "nowhere")]) == 2
     capsys.readouterr()
+
+
+def test_the_summary_of_an_unknown_paper_names_the_nearest(capsys, monkeypatch):
+    from shared.results import __main__ as command
+
+    monkeypatch.setattr("sys.argv", ["results", "summary", "salum", "mini"])
+    assert command.main() == 2
+    assert "paper 'salum' does not exist (did you mean 'salun'?)" in capsys.readouterr().err
