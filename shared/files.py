@@ -61,19 +61,24 @@ def write_text(target: str | Path, text: str) -> None:
 
 def write_json(target: str | Path, value: Any) -> None:
     """Write JSON atomically. NaN and infinity are refused: they are not JSON and hide failures."""
-    write_text(target, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(target, _text(value))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json_if_changed(target: str | Path, value: Any) -> bool:
     """Write JSON only when the content differs, so that the file's time stamp means "changed"."""
-    target = Path(target)
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        if target.read_text(encoding="utf-8") == text:
+        text = Path(target).read_text(encoding="utf-8")
+        # Reading is ten times faster than writing with indents, and a plan of 56 papers compares 2,000 files. The
+        # second comparison is for values that JSON changes, such as tuples.
+        if json.loads(text) == value or text == _text(value):
             return False
-    except (FileNotFoundError, UnicodeDecodeError):
-        pass
-    write_text(target, text)
+    except (FileNotFoundError, ValueError):
+        pass  # absent or damaged: written anew
+    write_json(target, value)
     return True
 
 

@@ -79,6 +79,7 @@ def source_of(path: str) -> Path:
     return file
 
 
+@functools.cache
 def _root() -> Path:
     return Path(__file__).resolve().parent.parent
 

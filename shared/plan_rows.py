@@ -7,6 +7,7 @@ import pydantic
 from shared.config import PaperConfig, Row, Setting, merge
 from shared.data.manifest import load_manifest
 from shared.errors import ConfigError, nearest
+from shared.files import digest
 from shared.options import explain, parse_options
 
 
@@ -16,6 +17,8 @@ class Resolver:
     def __init__(self, config: PaperConfig, track: Any, file: str) -> None:
         self.config, self.track, self.file = config, track, file
         self._manifests: set[str] = set()
+        self._tasks: dict[str, Any] = {}
+        self._rows: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
 
     def error(self, experiment: str, text: str) -> ConfigError:
         """A mistake in an experiment of this file."""
@@ -31,15 +34,21 @@ class Resolver:
     ) -> tuple[str, dict[str, Any]]:
         """Import path and complete options of a row in a setting, `like` followed, `changes` (a grid point) on top."""
         here = f"{experiment}/{row}"
+        known = self._rows.get((here, setting)) if changes is None else None
+        if known is not None:
+            return known
         if here in _seen:
             raise self.error(experiment, f"row '{row}': 'like' leads back to itself")
         method, options = self._unchecked(experiment, setting, row, (*_seen, here))
         if not method:
             raise self.error(experiment, f"row '{row}': no method; give 'method' or 'like'")
         try:
-            return method, parse_options(method, merge(options, changes or {})).model_dump()
+            found = method, parse_options(method, merge(options, changes or {})).model_dump()
         except ConfigError as error:
             raise self.error(experiment, f"row '{row}': {error}") from None
+        if changes is None:
+            self._rows[here, setting] = found
+        return found
 
     def _unchecked(self, experiment: str, setting: str, name: str, seen: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
         row = self.config.experiments[experiment].rows[name]
@@ -81,6 +90,12 @@ class Resolver:
         if setting.task not in self.config.tasks:
             hint = nearest(setting.task, list(self.config.tasks))
             raise self.error(experiment, f"task '{setting.task}' does not exist{hint}")
+        key = digest([setting.task, setting.change, change])
+        if key not in self._tasks:
+            self._tasks[key] = self._new_task(experiment, setting, change)
+        return self._tasks[key]
+
+    def _new_task(self, experiment: str, setting: Setting, change: dict[str, Any] | None) -> Any:
         values = merge(merge(self.config.tasks[setting.task], setting.change), change or {})
         try:
             task = self.track.Task(**values)

@@ -13,6 +13,7 @@ release).
 """
 
 import ast
+import functools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -283,6 +284,7 @@ RUN_ROW = "shared.classification.run:run_row"
 FIGURES = "shared.classification.figures:figures"
 
 
+@functools.cache
 def known_models() -> list[str]:
     """Keys of `shared.models.build.MODELS`, read from its source because that module imports
     torch."""
