@@ -11,9 +11,7 @@ from shared.paths import paper_slugs
 min_version("9.10")
 
 SCALE = config.get("scale", "mini")
-house.keep_imports_warm(workflow.is_main_process)
-if workflow.is_main_process:
-    ALIVE = house.clear_stale_lock()
+ALIVE = house.begin(workflow.is_main_process)
 
 
 rule all:

@@ -29,6 +29,11 @@ def stage_folder(digest16: str) -> Path:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 
 
+def error_file(record: Path) -> Path:
+    """Where the job of a record leaves its reason when it fails."""
+    return record.with_suffix(".error.json")
+
+
 def shown(path: Path) -> str:
     """`path` as the engine should know it: relative below the working folder, so that a checkout can be moved."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -17,7 +17,7 @@ from shared.data.pull import data_root
 from shared.errors import nearest
 from shared.files import digest, write_json_if_changed
 from shared.options import source_of
-from shared.paths import papers_root, results_of, shown, stage_folder
+from shared.paths import error_file, papers_root, results_of, shown, stage_folder
 from shared.plan_rows import Resolver
 from shared.plan_tuning import Search, searches, write_search
 
@@ -194,7 +194,7 @@ class Plan:
                     "setting": cell.setting,
                     "row": cell.row,
                     "record": str(job.output),
-                    "error": str(job.output.with_suffix(".error.json")),
+                    "error": str(error_file(job.output)),
                 }
                 for cell in self.cells
                 for job in cell.jobs

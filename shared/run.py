@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,10 @@ from typing import Any
 from shared.errors import RecordError, UserError
 from shared.files import digest, write_json
 from shared.gpu.launch import is_main_process, launch_command, num_processes
+from shared.imports import import_path
+from shared.paths import error_file
 from shared.results.jobs import read_job
 from shared.results.records import Record, read_records, write_records
-
-
-def import_path(path: str) -> Callable[..., Any]:
-    """The function at `package.module:function`."""
-    import importlib
-
-    module, _, function = path.partition(":")
-    return getattr(importlib.import_module(module), function)
-
 
 # ---- stages and rows
 
@@ -192,23 +185,19 @@ def execute(arguments: argparse.Namespace) -> int:
             code = compute(job, arguments)
             if code:
                 return code
-            error_file(job).unlink(missing_ok=True)
+            error_file(Path(job["output"])).unlink(missing_ok=True)
         else:
             return run_spec(arguments.kind, arguments.job)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         leave_reason(job, str(error))
         return 2
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            traceback.print_exc()
-            leave_reason(job, f"{type(error).__name__}: {error}")
-            return 1
-        message = f"{error.filename or arguments.job}: the disk is full; free space and run the same command again"
-        print(f"error: {message}", file=sys.stderr)
-        leave_reason(job, message)
-        return 2
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"{error.filename or arguments.job}: the disk is full; free space and run the same command again"
+            print(f"error: {message}", file=sys.stderr)
+            leave_reason(job, message)
+            return 2
         traceback.print_exc()
         leave_reason(job, f"{type(error).__name__}: {error}")
         return 1
@@ -241,19 +230,15 @@ def compute(job: dict[str, Any], arguments: argparse.Namespace) -> int:
     return 0
 
 
-def error_file(job: dict[str, Any]) -> Path:
-    """Where a failed row or stage leaves its reason, for the report."""
-    return Path(job["output"]).with_suffix(".error.json")
-
-
 def leave_reason(job: dict[str, Any], message: str) -> None:
     """Store why a row or stage failed; a full disk must not turn one failure into two tracebacks."""
     if "output" not in job or not is_main_process():
         return
+    path = error_file(Path(job["output"]))
     try:
-        write_json(error_file(job), {"message": message, "job": job["kind"]})
+        write_json(path, {"message": message, "job": job["kind"]})
     except OSError as error:
-        print(f"error: {error_file(job)}: the reason could not be stored ({error})", file=sys.stderr)
+        print(f"error: {path}: the reason could not be stored ({error})", file=sys.stderr)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from shared.config import TRACKS
 from shared.errors import UserError
 from shared.files import write_text
 from shared.paths import ROOT
 
 TEMPLATES = Path(__file__).parent / "templates"
-TRACKS = ("classification",)
 
 
 def scaffold(slug: str, title: str, root: Path = ROOT) -> list[Path]:

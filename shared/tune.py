@@ -20,6 +20,7 @@ import yaml
 
 from shared.errors import ConfigError, RecordError
 from shared.files import write_json, write_text
+from shared.metrics.gaps import average_gap
 from shared.paths import papers_root
 from shared.results.records import Record, read_records
 
@@ -73,7 +74,7 @@ def _reference(search: dict[str, Any], job: dict[str, Any]) -> dict[str, float]:
 def criterion(metrics: dict[str, float], reference: dict[str, float], name: str, gap_metrics: list[str]) -> float:
     """Score of a point, lower is better: "Avg. Gap" (mean distance to the reference) or a measured metric."""
     if name == "Avg. Gap":
-        return sum(abs(metrics[gap] - reference[gap]) for gap in gap_metrics) / len(gap_metrics)
+        return average_gap(metrics, reference, gap_metrics)
     if name not in metrics:
         raise RecordError(f"tuning metric '{name}' is in no record; known: {', '.join(sorted(metrics))}")
     return metrics[name]

@@ -163,14 +163,17 @@ def _planned() -> list[Plan]:
     return [plan_of(slug, scale) for slug, scale in sorted(slugs)]
 
 
-def keep_imports_warm(main_process: bool) -> None:
-    """Let the local jobs of this run share one process's imports (see `shared.warm`).
+def begin(main_process: bool) -> TextIO | None:
+    """What a run starts with; the Snakefile keeps the returned lock for as long as the run lives.
 
-    A job on a cluster is a run of its own: it must not call back to the machine that submitted it.
+    Local jobs share one process's imports (see `shared.warm`). A job on a cluster is a run of its own: it must not
+    call back to the machine that submitted it.
     """
     os.environ.pop("REPLICATE_WARM", None)
-    if main_process:
-        os.environ["REPLICATE_WARM"] = str(Path(".snakemake").resolve() / f"warm-{os.getpid()}.sock")
+    if not main_process:
+        return None
+    os.environ["REPLICATE_WARM"] = str(Path(".snakemake").resolve() / f"warm-{os.getpid()}.sock")
+    return clear_stale_lock()
 
 
 def start_early() -> None:

@@ -13,7 +13,7 @@ if ALONE:
 
     include: "stages.smk"
 
-    house.keep_imports_warm(workflow.is_main_process)
+    ALIVE = house.begin(workflow.is_main_process)
 
     onstart:
         if workflow.local_exec:

@@ -18,6 +18,7 @@ from shared.classification.finetune import cross_entropy
 from shared.classification.masks import Mask
 from shared.classification.options import RelabelOptions
 from shared.classification.relabel import random_label, relabelled_epoch
+from shared.imports import import_path
 from shared.options import Count, Fraction, Options
 from shared.training.device_images import DeviceImages
 from shared.training.state import LoopState
@@ -127,14 +128,11 @@ def masked(
 ) -> nn.Module:
     """Any baseline, moving only masked weights: does the mask help FT, RL, GA and IU too, and is it
     the gradient that matters or only the number of weights?"""
-    from importlib import import_module
-
     from shared.classification.protocol import METHODS
     from shared.options import parse_options
 
     mask = weight_mask(model, forget, options, context)
-    module, _, function = METHODS[options.base].partition(":")
-    base = getattr(import_module(module), function)
+    base = import_path(METHODS[options.base])
     base_options = parse_options(METHODS[options.base], options.base_options)
     unlearned: nn.Module = base(model, forget, retain, base_options, context.with_mask(mask, options.mask_decay_leak))
     return unlearned

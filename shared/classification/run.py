@@ -1,6 +1,5 @@
 """What stage and row jobs of the classification track do."""
 
-import importlib
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -19,6 +18,7 @@ from shared.files import digest
 from shared.gpu.device import choose_device, device_name
 from shared.gpu.memory import PeakMemory
 from shared.gpu.precision import precision_for
+from shared.imports import import_path
 from shared.metrics.accuracy import accuracy, predict
 from shared.models.build import build, load_model, save_model
 from shared.options import parse_options
@@ -137,8 +137,7 @@ def run_row(
 
 
 def _unlearn(job: Mapping[str, Any], model: nn.Module, sides: data.Sides, context: Context) -> tuple[nn.Module, Cost]:
-    module, _, function = job["method"].partition(":")
-    method = getattr(importlib.import_module(module), function)
+    method = import_path(job["method"])
     options = parse_options(job["method"], job["options"])
     with PeakMemory(context.device) as peak:
         started = time.perf_counter()

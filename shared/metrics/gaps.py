@@ -1,5 +1,4 @@
-"""Distance to the retrained model: the ideal is not a high or low value but Retrain's (salun
-SalUn, arXiv:2310.12508)."""
+"""Distance to the retrained model: the ideal is not a high or low value but Retrain's (SalUn, arXiv:2310.12508)."""
 
 from collections.abc import Mapping, Sequence
 

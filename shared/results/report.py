@@ -9,6 +9,7 @@ from typing import Any
 
 from shared.errors import ConfigError
 from shared.files import write_text
+from shared.imports import import_path
 from shared.results.cells import Tables, read_tables
 from shared.results.claims import read_results
 from shared.results.figure import Figure
@@ -32,14 +33,11 @@ def run(spec: dict[str, Any]) -> None:
 
 def draw(paths: list[str], tables: Tables, spec: dict[str, Any]) -> list[Figure]:
     """Figures of every function `package.module:function`, each called with (long table, spec)."""
-    import importlib
-
     table = frame(tables.cells)
     figures: list[Figure] = []
     for path in paths:
-        module, _, function = path.partition(":")
         try:
-            draw_all = getattr(importlib.import_module(module), function)
+            draw_all = import_path(path)
         except (ModuleNotFoundError, AttributeError) as error:
             raise ConfigError(f"figures '{path}': {error}") from None
         figures += draw_all(table, spec)
