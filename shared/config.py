@@ -8,18 +8,19 @@ name.
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 import yaml
 from pydantic import Field, model_validator
 
 from shared.errors import ConfigError, nearest
+from shared.metrics.declared import DerivedSpec, MetricSpec
 from shared.options import Count, Strict, explain
 from shared.paths import is_name, paper_slugs, papers_root
 
 # Track -> its protocol module: typed tasks, stages, baselines and metrics, importable without torch.
-TRACKS = {"classification": "shared.classification.protocol"}
+TRACKS = {"classification": "shared.classification.protocol", "text": "shared.text.protocol"}
 
 
 class Seeds(Strict):
@@ -47,11 +48,12 @@ class Resources(Strict):
 
 
 class Setting(Strict):
-    """A column group of a table: one task, with the setting's own changes laid over it."""
+    """A column group of a table: one task, with the setting's own changes laid over it. A study's has no task."""
 
     label: str
-    task: str
+    task: str | None = None
     change: dict[str, Any] = {}
+    options: dict[str, Any] = {}  # laid over every row's options in it; a row's own `per_setting` wins
     published: str | None = None  # `setting` column of published.csv
     enabled: bool = True
     why_not: str = ""  # shown in the report when the setting is not run at this scale
@@ -66,14 +68,20 @@ class Row(Strict):
     per_setting: dict[str, dict[str, Any]] = {}  # options that differ in one setting
     like: str = ""  # "E1/FT": start from that row's method and options ...
     like_into: str = ""  # ... or put that row's options under this key (a method that wraps another)
+    needs: list[str] = []  # further stages of the task that the method reads by name
     published: str | None = None  # `row` column of published.csv; the row's own name by default
     grid: dict[str, list[Any]] = {}  # searched on the pilot seed
 
 
 class Experiment(Strict):
-    """A table of the paper: settings x rows -> metrics."""
+    """A table of the paper: settings x rows -> metrics.
+
+    study: its rows are plain functions `f(options, seed) -> Findings` (`shared.study`), without task and stages.
+    """
 
     title: str
+    study: bool = False
+    manifests: list[str] = []  # data that a study reads
     published_table: str | None = None  # `table` column of published.csv
     settings: dict[str, Setting] = Field(min_length=1)
     rows: dict[str, Row] = Field(min_length=1)
@@ -83,9 +91,10 @@ class Experiment(Strict):
 
 
 class Tuning(Strict):
-    """How rows with a grid are tuned: the metric to minimise, and what changes in the task meanwhile."""
+    """How rows with a grid are tuned: by which metric, measured or derived, and what changes in the task meanwhile."""
 
     metric: str
+    better: Literal["lower", "higher"] = "lower"
     change: dict[str, Any] = {}
 
 
@@ -100,7 +109,9 @@ class PaperConfig(Strict):
     stage_resources: Resources = Resources()
     published_data: bool = True  # False: other data than the paper's, so the columns are not comparable
     tuning: Tuning | None = None
-    tasks: dict[str, dict[str, Any]] = Field(min_length=1)
+    metrics: list[MetricSpec] = []  # that the paper's own methods measure
+    derived: list[DerivedSpec] = []  # computed from measured ones when tables are made
+    tasks: dict[str, dict[str, Any]] = {}
     experiments: dict[str, Experiment] = Field(min_length=1)
     deviations: list[str] = []
 

@@ -42,7 +42,8 @@ class Options(Strict):
 
 def explain(error: pydantic.ValidationError, known: type[BaseModel] | None = None) -> str:
     """One line for the first problem of a pydantic error: key, what is wrong, the nearest known key."""
-    first = error.errors()[0]
+    # An unknown key explains a missing one: it is most often its misspelling
+    first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         hint = nearest(str(first["loc"][-1]), _keys_at(known, first["loc"][:-1])) if known else ""

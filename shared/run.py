@@ -35,6 +35,7 @@ def run_stage(job: dict[str, Any], threads: int) -> None:
         if output.is_file():
             read_records(output)
             return
+        make_stages(job.get("stages", {}), threads)
         pull_all(job)
         work = output.parent / "work"
         record = import_path(job["run"])(job, output.parent, work, threads)
@@ -57,11 +58,7 @@ def _row_seed(job: dict[str, Any], seed: int, work: Path, threads: int) -> Recor
             return read_records(done)[0]
         except RecordError:
             done.unlink()
-    stages = {}
-    for kind, stage in job["stages"][str(seed)].items():
-        if not Path(stage["output"]).is_file():
-            run_stage(stage, threads)
-        stages[kind] = Path(stage["output"]).parent
+    stages = make_stages(job["stages"][str(seed)], threads)
     metrics, cost, extras = import_path(job["run"])(job, seed, stages, work / f"seed-{seed}", threads)
     record = with_provenance(
         Record(
@@ -72,6 +69,14 @@ def _row_seed(job: dict[str, Any], seed: int, work: Path, threads: int) -> Recor
     if is_main_process():
         write_records(done, [record])
     return record
+
+
+def make_stages(stages: dict[str, dict[str, Any]], threads: int) -> dict[str, Path]:
+    """Folders of the stages that a job stands on, by name. What the engine has not made is made here."""
+    for stage in stages.values():
+        if not Path(stage["output"]).is_file():
+            run_stage(stage, threads)
+    return {name: Path(stage["output"]).parent for name, stage in stages.items()}
 
 
 @contextmanager

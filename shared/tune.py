@@ -18,16 +18,19 @@ from typing import Any
 
 import yaml
 
-from shared.errors import ConfigError, RecordError
+from shared.errors import RecordError
 from shared.files import write_json, write_text
-from shared.metrics.gaps import average_gap
+from shared.metrics.declared import DerivedSpec
 from shared.paths import papers_root
-from shared.results.records import Record, read_records
+from shared.results.compare import convert
+from shared.results.derived import derived_value
+from shared.results.gather import measured
+from shared.results.records import read_records
 
 
 @dataclass(frozen=True)
 class Point:
-    """One tried combination: the options, its metrics, and its score (lower is better)."""
+    """One tried combination: the options, the metrics that its score is made of, and its score."""
 
     experiment: str
     setting: str
@@ -56,32 +59,42 @@ def _scored(search: dict[str, Any], job: dict[str, Any]) -> list[Point]:
     reference = _reference(search, job)
     points = []
     for point in search["points"]:
-        metrics = _metrics(read_records(point["record"])[0])
-        score = criterion(metrics, reference, job["metric"], job["gap_metrics"])
+        metrics = _metrics(point["record"], job)
+        score = criterion(metrics, reference, job)
         points.append(Point(search["experiment"], search["setting"], search["row"], point["options"], metrics, score))
-    best = min(range(len(points)), key=lambda index: points[index].score)
+    sign = 1 if job["better"] == "lower" else -1
+    best = min(range(len(points)), key=lambda index: sign * points[index].score)
     return [Point(**{**vars(point), "chosen": index == best}) for index, point in enumerate(points)]
 
 
 def _reference(search: dict[str, Any], job: dict[str, Any]) -> dict[str, float]:
+    """Metrics of the row that a derived criterion refers to, in the same experiment and setting; else empty."""
+    row = job["derived"]["reference"] if job["derived"] else None
+    place = (search["experiment"], search["setting"], row)
     for other in job["searched"]:
-        same = (other["experiment"], other["setting"]) == (search["experiment"], search["setting"])
-        if same and other["row"] == job["reference"]:
-            return _metrics(read_records(other["points"][0]["record"])[0])
-    raise ConfigError(f"{search['experiment']}: tuning needs the row '{job['reference']}' in the same experiment")
+        if (other["experiment"], other["setting"], other["row"]) == place:
+            return _metrics(other["points"][0]["record"], job)
+    return {}
 
 
-def criterion(metrics: dict[str, float], reference: dict[str, float], name: str, gap_metrics: list[str]) -> float:
-    """Score of a point, lower is better: "Avg. Gap" (mean distance to the reference) or a measured metric."""
-    if name == "Avg. Gap":
-        return average_gap(metrics, reference, gap_metrics)
-    if name not in metrics:
-        raise RecordError(f"tuning metric '{name}' is in no record; known: {', '.join(sorted(metrics))}")
-    return metrics[name]
+def criterion(metrics: dict[str, float], reference: dict[str, float], job: dict[str, Any]) -> float:
+    """Score of a point: a derived metric of its seed and the reference's, or a measured metric."""
+    if job["derived"] is None:
+        return metrics[job["metric"]]
+    return derived_value(DerivedSpec(**job["derived"]), metrics, reference)
 
 
-def _metrics(record: Record) -> dict[str, float]:
-    return {metric.name: metric.value for metric in record.metrics}
+def _metrics(path: str, job: dict[str, Any]) -> dict[str, float]:
+    """What the criterion is made of, in the declared units. Raises RecordError where the record lacks one."""
+    record = read_records(path)[0]
+    values = {}
+    for name, unit in job["units"].items():
+        found = measured(record, name)
+        if found is None:
+            known = ", ".join(sorted(metric.name for metric in record.metrics))
+            raise RecordError(f"{path}: tuning needs the metric '{name}', which is not in this record; known: {known}")
+        values[name] = convert(*found, unit, f"{path}, metric {name}")
+    return values
 
 
 def _values(points: list[Point], job: dict[str, Any]) -> str:
@@ -90,20 +103,22 @@ def _values(points: list[Point], job: dict[str, Any]) -> str:
         if point.chosen:
             rows = experiments.setdefault(point.experiment, {"rows": {}})["rows"]
             rows.setdefault(point.row, {"per_setting": {}})["per_setting"][point.setting] = point.options
+    best = "smallest" if job["better"] == "lower" else "largest"
     head = (
         f"# Chosen by `python -m shared.tune {job['paper']} --scale {job['scale']}` on pilot seed {job['seed']},\n"
-        f"# smallest {job['metric']}. The search is in {job['scale']}.csv: change the grid and tune again.\n"
+        f"# {best} {job['metric']}. The search is in {job['scale']}.csv: change the grid and tune again.\n"
     )
     return head + yaml.safe_dump({"experiments": experiments}, sort_keys=False, allow_unicode=True)
 
 
 def _search_table(points: list[Point], job: dict[str, Any]) -> str:
+    parts = job["derived"]["of"] if job["derived"] else []
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["experiment", "setting", "row", "options", *job["gap_metrics"], job["metric"], "chosen"])
+    writer.writerow(["experiment", "setting", "row", "options", *parts, job["metric"], "chosen"])
     for point in points:
         options = " ".join(f"{key}={value}" for key, value in point.options.items())
-        values = [f"{point.metrics[name]:.4g}" for name in job["gap_metrics"]]
+        values = [f"{point.metrics[name]:.4g}" for name in parts]
         writer.writerow(
             [
                 point.experiment,

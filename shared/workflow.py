@@ -15,10 +15,9 @@ from typing import Any, NoReturn, TextIO
 from shared.config import Resources
 from shared.data.pull import data_root
 from shared.errors import UserError
-from shared.paths import ROOT, results_of, shown, stage_folder
-from shared.plan import Job, Plan, pulled_marker
+from shared.paths import ROOT, results_of, shown
+from shared.planning.plan import Job, Plan
 from shared.results.claims import check_claims
-from shared.results.jobs import read_job
 from shared.warm import start_early as start_server
 
 PYTHON = sys.executable  # on a cluster every machine parses the workflow and finds its own
@@ -102,12 +101,6 @@ def tune_inputs(slug: str) -> Function:
 def spec_path(slug: str) -> Function:
     """Job file of claims, report and verdict."""
     return lambda wildcards: str(plan_of(slug, wildcards.scale).spec_path)
-
-
-def stage_inputs(wildcards: Any) -> dict[str, Any]:
-    """Inputs of a stage, read from its job file: any paper that uses the recipe has written it."""
-    path = stage_folder(wildcards.digest) / "stage.json"
-    return {"job": str(path), "needs": [str(pulled_marker(name)) for name in read_job(path)["manifests"]]}
 
 
 def asked(name: str, output: str) -> Function:

@@ -59,6 +59,7 @@ def test_options_are_read_although_the_module_cannot_be_imported(method):
         ({"lr": 0.1, "epochs": 0}, r"epochs: .*greater than or equal to 1"),
         ({"lr": 0.1, "order": "both"}, r"order: .*'mixed' or 'sequential'"),
         ({"keep": 0.3}, r"lr: Field required"),
+        ({"kep": 0.3}, r"kep: unknown key .did you mean 'keep'"),
     ],
 )
 def test_a_bad_option_is_one_line_with_its_key(method, values, message):

@@ -1,5 +1,6 @@
 # Jobs that papers share: pulled data and stages (trained models, cached embeddings). One rule each, for all papers.
 from shared import workflow as house
+from shared.planning.stages import stage_inputs
 
 
 rule pull:
@@ -19,7 +20,7 @@ rule pull:
 
 rule stage:
     input:
-        unpack(house.stage_inputs),
+        unpack(stage_inputs),
     output:
         "results/stages/{digest}/record.json",
     log:

@@ -1,23 +1,31 @@
 """Unlearning by climbing the loss of D_f: GA and NegGrad+."""
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from shared.classification.batches import Marked, endless, num_batches
 from shared.classification.context import Context
 from shared.classification.finetune import cross_entropy
 from shared.classification.options import SgdOptions
+from shared.classification.stopping import forgotten
 from shared.options import Count, Fraction
 from shared.training.device_images import DeviceImages
 
 
 class AscentOptions(SgdOptions):
-    """GA's published setting: 5 epochs, lr around 1e-4."""
+    """GA's published setting: 5 epochs, lr around 1e-4.
+
+    stop_below: in %; `epochs` is then the most there are: the run ends with the first epoch after
+    which the accuracy on D_f is below it. None: all epochs.
+    """
 
     epochs: Count = 5
+    stop_below: Annotated[float, Field(gt=0, le=100)] | None = None
 
 
 class NegGradPlusOptions(SgdOptions):
@@ -39,6 +47,7 @@ def gradient_ascent(
         lambda _, generator: forget.batches(options.batch, generator),
         lambda net, batch: -cross_entropy(net, batch),
         options,
+        stop=forgotten(forget, options.stop_below),
     )
     return model
 

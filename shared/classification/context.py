@@ -5,7 +5,6 @@ Everything random comes from named CPU generators: the same row seed gives the s
 device, and a method that draws one stream more does not change the others.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,13 +17,14 @@ from torch import Tensor, nn
 from shared.classification.masks import Mask, intersect, shift
 from shared.classification.options import AdamOptions, SgdOptions
 from shared.errors import UserError
-from shared.results.records import Cost
+from shared.results.records import Cost, Metric
 from shared.training.checkpoint import Checkpoint
-from shared.training.loop import EpochBatches, FitResult, Hook, Loss, fit
+from shared.training.loop import EpochBatches, FitResult, Hook, Loss, Stop, fit
 from shared.training.mask import WeightMask
 from shared.training.optim import make_optimizer
 from shared.training.options import OptimizerOptions, ScheduleOptions
 from shared.training.schedule import Schedule
+from shared.training.seeds import stream, stream_seed
 from shared.training.state import Stateful
 
 
@@ -44,8 +44,8 @@ class Context:
 
     build: makes an untrained network (seed) -> model on the device; stages: loader of a stage
     (name) -> (model, its cost); workdir and key: where training keeps its checkpoints (None:
-    nowhere) and the digest of the run they belong to; extras: small JSON values that a method
-    leaves for figures.
+    nowhere) and the digest of the run they belong to; mask: weights that may move, a pruned model's to begin with;
+    extras: small JSON values that a method leaves for figures; measured: its own metrics.
     """
 
     device: torch.device
@@ -59,10 +59,11 @@ class Context:
     mask_leak: bool = False
     meter: Meter = field(default_factory=Meter)
     extras: dict[str, Any] = field(default_factory=dict)
+    measured: list[Metric] = field(default_factory=list)
 
     def generator(self, name: str) -> torch.Generator:
         """A fresh CPU generator of this run's stream `name`."""
-        return torch.Generator().manual_seed(stream_seed(self.seed, name))
+        return stream(self.seed, name)
 
     def fresh_model(self, name: str = "fresh model") -> nn.Module:
         """An untrained network of the same architecture, on the device; another `name` is another
@@ -78,6 +79,10 @@ class Context:
         """The same run, in which `fit` and `shift` move only the weights of `mask` (and of a mask
         set before)."""
         return replace(self, mask=intersect(self.mask, mask), mask_leak=leak)
+
+    def measure(self, name: str, value: float, unit: str = "") -> None:
+        """Record a metric of the method's own, which its paper's config declares under `metrics`."""
+        self.measured.append(Metric(name, value, unit))
 
     def count(self, num_batches: int) -> None:
         """Add forward/backward batches that were not made by `fit`."""
@@ -98,13 +103,14 @@ class Context:
         schedule: ScheduleOptions | None = None,
         on_epoch_start: Hook | None = None,
         after_step: Hook | None = None,
+        stop: Stop | None = None,
         stateful: Mapping[str, Stateful] | None = None,
     ) -> FitResult:
         """Train `model` in place with the options' optimiser; the shared loop, under this run's
         mask.
 
         stream: names the generator of order and augmentation and the checkpoint; two calls in one
-        method take two.
+        method take two. stop: asked after every epoch, True ends the training (`stopping.forgotten`).
         """
         masked = WeightMask(model, self.mask, self.mask_leak) if self.mask is not None else None
         kept = {**(stateful or {}), **({"mask": masked} if masked else {})}
@@ -120,6 +126,7 @@ class Context:
             on_epoch_start=on_epoch_start,
             after_backward=masked.after_backward if masked else None,
             after_step=_both(after_step, masked.after_step if masked else None),
+            stop=stop,
             checkpoint=self._checkpoint(stream),
             stateful=kept,
             description=stream,
@@ -153,12 +160,6 @@ def optimizer_options(options: OptimizerValues) -> OptimizerOptions:
     if momentum is None:
         return OptimizerOptions(kind="adam", lr=options.lr, weight_decay=options.weight_decay)
     return OptimizerOptions(kind="sgd", lr=options.lr, momentum=momentum, weight_decay=options.weight_decay)
-
-
-def stream_seed(seed: int, name: str) -> int:
-    """A 63-bit seed for the stream `name` of run `seed`: streams of neighbouring seeds do not
-    touch."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
 
 
 def _both(first: Hook | None, second: Hook | None) -> Hook | None:

@@ -3,13 +3,13 @@ each seed."""
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 
-from shared.classification.protocol import DataSpec, ForgetSpec
 from shared.classification.splits import Split, make_split
+from shared.classification.task import DataSpec, ForgetSpec, PoisonSpec
 from shared.data.images import load_images
 from shared.errors import ConfigError
 from shared.training.device_images import Arrays, DeviceImages
@@ -32,7 +32,7 @@ class Images:
 @dataclass(frozen=True)
 class Sides:
     """The images of one seed. forget, retain: with the training augmentation; validation, test,
-    test_forgotten (test images of the forgotten class, maybe none): without."""
+    test_forgotten (test images of the forgotten classes, maybe none): without."""
 
     forget: DeviceImages
     retain: DeviceImages
@@ -62,14 +62,33 @@ def _load(key: str, augment: Augment, device: str) -> Images:
 
 def sides(images: Images, spec: DataSpec, forget: ForgetSpec | None, seed: int) -> Sides:
     """Cut the images for one seed. Raises ConfigError for a class that does not exist."""
-    num_classes = images.train.num_classes
-    if forget is not None and forget.class_index is not None and forget.class_index >= num_classes:
+    train, test = (side.labels.cpu().numpy() for side in (images.train, images.test))
+    return _cut(images, make_split(train, test, spec, forget, seed, images.train.num_classes))
+
+
+def poisoned(sides: Sides, poison: PoisonSpec | None) -> Sides:
+    """The same with the backdoor in D_f: trigger and target label."""
+    return sides if poison is None else replace(sides, forget=stamped(sides.forget, poison))
+
+
+def stamped(images: DeviceImages, poison: PoisonSpec) -> DeviceImages:
+    """A copy whose images carry the trigger and whose labels are the target. Raises ConfigError if it does not fit."""
+    height, width = images.images.shape[2:]
+    trigger = poison.trigger
+    rows, columns = (_span(start, trigger.size, n) for start, n in ((trigger.row, height), (trigger.column, width)))
+    if rows is None or columns is None or poison.target >= images.num_classes:
         raise ConfigError(
-            f"data '{spec.name}': forget.class_index {forget.class_index} does not exist, "
-            f"the last class is {num_classes - 1}"
+            f"poison: a trigger of {trigger.size} pixels at ({trigger.row}, {trigger.column}) with target "
+            f"{poison.target} does not fit {height} x {width} images of {images.num_classes} classes"
         )
-    split = make_split(images.train.labels.cpu().numpy(), images.test.labels.cpu().numpy(), spec, forget, seed)
-    return _cut(images, split)
+    pixels = images.images.clone()
+    pixels[:, :, rows, columns] = trigger.value * 255 if pixels.dtype == torch.uint8 else trigger.value
+    return replace(images, images=pixels, labels=torch.full_like(images.labels, poison.target))
+
+
+def _span(start: int, size: int, length: int) -> slice | None:
+    first = start + length if start < 0 else start
+    return slice(first, first + size) if 0 <= first <= length - size else None
 
 
 def _cut(images: Images, split: Split) -> Sides:

@@ -7,11 +7,14 @@ Retrain.
 
 from typing import TYPE_CHECKING, Any
 
+from shared.metrics.declared import DerivedSpec
 from shared.results.figure import COLOURS, INK, MARKERS, Figure, drawing, plain, svg_of
-from shared.results.spec import AVERAGE_GAP, GAP_PREFIX, ResultSpec, parse_spec
+from shared.results.spec import ResultSpec, parse_spec
 
 if TYPE_CHECKING:
     import pandas
+
+AVERAGE_GAP = "Avg. Gap"
 
 
 def figures(tables: "pandas.DataFrame", spec: dict[str, Any]) -> list[Figure]:
@@ -51,8 +54,10 @@ def gap_bars(part: "pandas.DataFrame", spec: ResultSpec, experiment: str, settin
     measured = part[part.status == "measured"]
     averages = measured[(measured.metric == AVERAGE_GAP) & (measured.row != spec.reference)]
     averages = averages.sort_values(["mean", "row"], ascending=[False, True])
-    gaps = [m for m in spec.gap_metrics if (measured.metric == GAP_PREFIX + m).any()]
-    if len(averages) < 2 or len(gaps) < len(spec.gap_metrics):
+    average = spec.metric(AVERAGE_GAP)
+    parts = average.of if isinstance(average, DerivedSpec) else []
+    gaps = [m for m in parts if (measured.metric == f"gap_{m}").any()]
+    if len(averages) < 2 or len(gaps) < len(parts):
         return None
     title, ours, theirs = _names(spec, experiment, setting)
     rows = list(averages.row)
@@ -60,7 +65,7 @@ def gap_bars(part: "pandas.DataFrame", spec: ResultSpec, experiment: str, settin
     with drawing(6.6, 1.1 + 0.4 * len(rows)) as (canvas, ax):
         left = [0.0] * len(rows)
         for metric, colour in zip(gaps, COLOURS, strict=False):
-            values = measured[measured.metric == GAP_PREFIX + metric].set_index("row")["mean"]
+            values = measured[measured.metric == f"gap_{metric}"].set_index("row")["mean"]
             widths = [float(values[row]) / len(gaps) for row in rows]
             ax.barh(range(len(rows)), widths, left=left, height=0.62, color=colour, label=plain(metric))
             left = [start + width for start, width in zip(left, widths, strict=True)]

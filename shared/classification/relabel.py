@@ -1,15 +1,26 @@
 """RL: random labels for D_f, true labels for D_r (SalUn without its mask, arXiv:2310.12508)."""
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from shared.classification.batches import Chained, random_labels
 from shared.classification.context import Context
 from shared.classification.finetune import cross_entropy
 from shared.classification.options import RelabelOptions
+from shared.classification.stopping import forgotten
 from shared.training.device_images import Batch, DeviceImages
+from shared.training.loop import Stop
+
+
+class StoppedRelabelOptions(RelabelOptions):
+    """stop_below: in %; `epochs` is the most there are: the run ends with the first epoch after which the accuracy on
+    D_f (true labels) is below it."""
+
+    stop_below: Annotated[float, Field(gt=0, le=100)]
 
 
 def random_label(
@@ -18,6 +29,7 @@ def random_label(
     retain: DeviceImages,
     options: RelabelOptions,
     context: Context,
+    stop: Stop | None = None,
 ) -> nn.Module:
     """min E_{D_f, y'} CE(x, y') + E_{D_r} CE(x, y), y' uniform: alternating steps of plain SGD, no
     weighting."""
@@ -26,8 +38,20 @@ def random_label(
         lambda _, generator: relabelled_epoch(forget, retain, options, generator),
         cross_entropy,
         options,
+        stop=stop,
     )
     return model
+
+
+def random_label_stopped(
+    model: nn.Module,
+    forget: DeviceImages,
+    retain: DeviceImages,
+    options: StoppedRelabelOptions,
+    context: Context,
+) -> nn.Module:
+    """RL until D_f is forgotten; on D_f alone (`retain_term: false`) it soon destroys the rest of the network."""
+    return random_label(model, forget, retain, options, context, stop=forgotten(forget, options.stop_below))
 
 
 def relabelled_epoch(

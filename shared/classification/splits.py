@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.classification.protocol import DataSpec, ForgetSpec
+from shared.classification.task import DataSpec, ForgetSpec
 from shared.data.splits import forget_split, validation_split
 from shared.errors import ConfigError
 
@@ -38,23 +38,23 @@ def make_split(
     data: DataSpec,
     forget: ForgetSpec | None,
     seed: int,
+    num_classes: int,
 ) -> Split:
-    """Split a data set for one row seed.
+    """Split a data set of `num_classes` classes for one row seed.
 
     forget None: the original's view (everything of the training part is retained). For class-wise
     forgetting the test and validation sets drop the class. Raises ConfigError for a class that is
     not there, or an empty side.
     """
     train, validation, test = _held_out(train_labels, test_labels, data)
+    classes = forgotten_classes(data.name, forget, seed, num_classes)
     pool = _marked_pool(train_labels, train, data, forget, seed)
-    chosen = _forgotten(train_labels[pool], data.name, forget, seed)
+    chosen = _forgotten(train_labels[pool], data.name, forget, classes, seed)
     retain = np.delete(pool, chosen)
-    gone = np.empty(0, np.int64)
-    if forget is not None and forget.rule == "class":
-        gone = test[test_labels[test] == forget.class_index]
-        test = test[test_labels[test] != forget.class_index]
-        source_labels = train_labels if data.validation.source == "train" else test_labels
-        validation = validation[source_labels[validation] != forget.class_index]
+    hit = np.isin(test_labels[test], classes)
+    test, gone = test[~hit], test[hit]
+    source_labels = train_labels if data.validation.source == "train" else test_labels
+    validation = validation[~np.isin(source_labels[validation], classes)]
     if len(retain) == 0 or len(test) == 0:
         raise ConfigError(f"data '{data.name}': nothing is left to {'retain' if len(retain) == 0 else 'test on'}")
     return Split(train, pool[chosen], retain, validation, data.validation.source, test, gone)
@@ -84,21 +84,38 @@ def _marked_pool(
     return marked
 
 
-def _forgotten(labels: Indices, name: str, forget: ForgetSpec | None, seed: int) -> Indices:
+def forgotten_classes(name: str, forget: ForgetSpec | None, seed: int, num_classes: int) -> list[int]:
+    """The classes that row seed `seed` forgets, ascending; none for a random forget set. Raises ConfigError."""
+    if forget is None or forget.rule == "random":
+        return []
+    named = forget.class_cycle or [forget.class_index or 0]
+    beyond = next((index for index in named if index >= num_classes), None)
+    if beyond is not None:
+        raise ConfigError(f"data '{name}': forget class {beyond} does not exist, the last class is {num_classes - 1}")
+    if forget.num_classes >= num_classes:
+        raise ConfigError(
+            f"data '{name}': forget.num_classes {forget.num_classes} leaves none of {num_classes} classes"
+        )
+    return forget.of_seed(seed).classes(num_classes)
+
+
+def _forgotten(labels: Indices, name: str, forget: ForgetSpec | None, classes: list[int], seed: int) -> Indices:
     """Positions in the pool that are forgotten, in ascending order."""
     if forget is None:
         return np.empty(0, np.int64)
     if forget.rule == "class":
-        chosen = np.flatnonzero(labels == forget.class_index)
-        if len(chosen) < 2:
-            present = ", ".join(map(str, np.unique(labels)))
-            raise ConfigError(
-                f"data '{name}': forget.class_index {forget.class_index} has {len(chosen)} "
-                f"training images, needs 2; classes present: {present}"
-            )
-        return chosen
-    num_forget = int(round(float(forget.fraction or 0) * len(labels), 6))
+        for index in classes:
+            # batch norm needs two images, and one would say nothing
+            if (count := int((labels == index).sum())) < 2:
+                present = ", ".join(map(str, np.unique(labels)))
+                raise ConfigError(
+                    f"data '{name}': forget class {index} has {count} training images, needs 2; "
+                    f"classes present: {present}"
+                )
+        return np.flatnonzero(np.isin(labels, classes))
+    num_forget = forget.num or int(round(float(forget.fraction or 0) * len(labels), 6))
     if not 0 < num_forget < len(labels):
-        raise ConfigError(f"data '{name}': forget.fraction {forget.fraction} of {len(labels)} images is {num_forget}")
+        asked = f"num {forget.num}" if forget.num else f"fraction {forget.fraction}"
+        raise ConfigError(f"data '{name}': forget.{asked} of {len(labels)} images is {num_forget}")
     # The release's S is seed + 1; `forget_split` draws with RandomState(S - 1).
     return np.sort(forget_split(len(labels), num_forget, seed + 1)[0])

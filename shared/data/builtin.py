@@ -1,8 +1,9 @@
-"""Data sets that an installed library ships: written once as arrays, so jobs need no import."""
+"""Data sets without an address: shipped by an installed library, or generated here. Written once."""
 
 import hashlib
 import importlib.util
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ from shared.errors import DataError
 
 def build(name: str, tree: Path) -> dict[str, str]:
     """Write the built-in data set `name` into `tree`; returns path -> sha256 of each file."""
-    arrays = BUILTINS[name]()
     entries = {}
-    for file, array in arrays.items():
-        content = _npy(array)
+    for file, value in BUILTINS[name]().items():
+        content = value if isinstance(value, bytes) else _npy(value)
         (tree / file).write_bytes(content)
         entries[file] = hashlib.sha256(content).hexdigest()
     return entries
@@ -42,6 +42,12 @@ def _digits() -> dict[str, Any]:
     }
 
 
+def _tiny_authors() -> dict[str, bytes]:
+    from shared.data.tiny_authors import tiny_authors
+
+    return tiny_authors(seed=0)
+
+
 def _npy(array: Any) -> bytes:
     import numpy as np
 
@@ -50,4 +56,6 @@ def _npy(array: Any) -> bytes:
     return stream.getvalue()
 
 
-BUILTINS = {"digits": _digits}
+BUILTINS: dict[str, Callable[[], dict[str, Any]]] = {"digits": _digits, "tiny_authors": _tiny_authors}
+# What provenance names as the source.
+ORIGINS = {"digits": "scikit-learn", "tiny_authors": "shared/data/tiny_authors.py"}

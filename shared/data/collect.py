@@ -25,9 +25,9 @@ def collect(manifest: Manifest, tree: Path, downloads: Path) -> Collected:
     with every address tried and its reason, if the data set is not available.
     """
     if manifest.builtin:
-        from shared.data.builtin import build
+        from shared.data.builtin import ORIGINS, build
 
-        return build(manifest.builtin, tree), [{"file": manifest.builtin, "from": "scikit-learn"}]
+        return build(manifest.builtin, tree), [{"file": manifest.builtin, "from": ORIGINS[manifest.builtin]}]
     mirror = mirror_folder()
     reasons: list[str] = []
     if manifest.files:
@@ -75,13 +75,25 @@ def _from_network(manifest: Manifest, file: File, folder: Path) -> tuple[Path, D
         # form.
         place = folder / str(number)
         place.mkdir(parents=True, exist_ok=True)
-        for address in form.addresses:
+        for address in [*form.addresses, *library_addresses(form)]:
             log.info("%s: fetching %s", manifest.name, address)
             try:
                 return fetch(address, form, place, PATIENCE, token), form, address
             except Unavailable as problem:
                 reasons.append(f"{address}: {problem}")
     raise Unavailable("; ".join(reasons) or f"{file.name}: no public address")
+
+
+def library_addresses(form: Download) -> list[str]:
+    """Address of a file that a library knows; none for all others."""
+    if form.torchvision is None:
+        return []
+    from torchvision.models import get_weight
+
+    try:
+        return [get_weight(form.torchvision).url]
+    except (ValueError, KeyError, AttributeError) as error:
+        raise DataError(f"{form.name}: torchvision knows no weights '{form.torchvision}' ({error})") from None
 
 
 def _members(form: Download) -> set[str] | None:

@@ -36,7 +36,8 @@ class Download(Strict):
 
     name: file name under which it is looked for in DATA_MIRROR, as `<mirror>/<data set>/<name>` or
         `<mirror>/<name>`; `mirror` names another path inside the mirror.
-    addresses: places that serve these bytes, tried in turn.
+    addresses: places that serve these bytes, tried in turn. torchvision: weights of that library, such as
+        "ResNet18_Weights.IMAGENET1K_V1": it knows the address.
     size: bytes of the file, if published.
     sha256, md5: accepted digests of the file (md5 only where nothing better is published, and then
         used).
@@ -53,6 +54,7 @@ class Download(Strict):
 
     name: Text
     addresses: list[Address] = []
+    torchvision: Annotated[str, Field(pattern=r"^\w+\.\w+$")] | None = None
     size: Count | None = None
     sha256: list[Sha256] = []
     md5: list[Md5] = []
@@ -162,7 +164,7 @@ class Manifest(Strict):
     gate: Gate | None = None
     files: list[File] = []
     hub: Hub | None = None
-    builtin: Literal["digits"] | None = None
+    builtin: Literal["digits", "tiny_authors"] | None = None
     content: Content
     images: Images | None = None
     layout: Text

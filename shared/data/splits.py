@@ -45,14 +45,6 @@ def forget_split(num_items: int, num_forget: int, seed: int) -> tuple[np.ndarray
     return forget, complement(num_items, forget)
 
 
-def class_split(labels: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
-    """Class-wise forgetting: (positions of class `label`, all others), both int64 ascending."""
-    forget = np.flatnonzero(labels == label)
-    if not len(forget):
-        raise ConfigError(f"no item of class {label} to forget; the classes are {sorted(set(labels.tolist()))}")
-    return forget, complement(len(labels), forget)
-
-
 def complement(num_items: int, indices: np.ndarray) -> np.ndarray:
     """Positions 0..num_items-1 that are not in `indices`, int64 ascending."""
     rest = np.ones(num_items, dtype=bool)

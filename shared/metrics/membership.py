@@ -105,6 +105,19 @@ def membership_attack(
     return values
 
 
+def membership_privacy(retain: Probabilities, unseen: Probabilities, num_train: int = 5000) -> float:
+    """MIA-Privacy (unlearn_sparse, arXiv:2304.04934, appendix) in %: the attack on the confidence, trained on the first
+    `num_train` of D_r and of the unseen images (half of the smaller side if it is short), and its balanced accuracy on
+    the rest: 50 tells nothing."""
+    num = min(num_train, len(retain) // 2, len(unseen) // 2)
+    if num == 0:
+        raise UserError(f"membership privacy: {len(retain)} retained and {len(unseen)} unseen images are too few")
+    members, others = confidence(retain), confidence(unseen)
+    called = attack(members[:num], others[:num], np.concatenate([members[num:], others[num:]]))
+    inside, outside = called[: len(members) - num], called[len(members) - num :]
+    return 50 * float(inside.mean() + 1 - outside.mean())
+
+
 def attack(members: np.ndarray, non_members: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Train on (N, D) and (M, D), and say of each query (Q, D) whether it looks like a member: (Q,)
     bool.

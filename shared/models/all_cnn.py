@@ -34,6 +34,22 @@ class AllCNN(nn.Module):
         return logits
 
 
+class AllCnnMlp(AllCNN):
+    """AllCNN with a classifier of two layers: pooled features, 384 ReLU units, classes (DUCK's variant).
+
+    `features` are the hidden units: what the last layer sees, as in every network here.
+    """
+
+    def __init__(self, width: int, num_hidden: int, num_classes: int, in_channels: int) -> None:
+        super().__init__(width, num_classes, in_channels)
+        self.hidden = nn.Linear(2 * width, num_hidden)
+        self.fc = nn.Linear(num_hidden, num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to hidden units (B, num_hidden)."""
+        return self.hidden(super().features(images)).relu()
+
+
 def all_cnn_half(num_classes: int, in_channels: int = 3) -> AllCNN:
     """Half width, 406,810 parameters with 10 classes: that of Boundary Unlearning's numbers."""
     return AllCNN(48, num_classes, in_channels)
@@ -42,6 +58,11 @@ def all_cnn_half(num_classes: int, in_channels: int = 3) -> AllCNN:
 def all_cnn(num_classes: int, in_channels: int = 3) -> AllCNN:
     """Full width, 1,620,010 parameters with 10 classes."""
     return AllCNN(96, num_classes, in_channels)
+
+
+def all_cnn_mlp(num_classes: int, in_channels: int = 3) -> AllCnnMlp:
+    """Full width and two-layer classifier, 1,696,042 parameters with 10 classes."""
+    return AllCnnMlp(96, 384, num_classes, in_channels)
 
 
 def _block(num_in: int, num_out: int, stride: int = 1, kernel: int = 3) -> list[nn.Module]:

@@ -52,7 +52,13 @@ class Bottleneck(nn.Module):
 
 
 class ResNetCifar(nn.Module):
-    """Four stages of 64, 128, 256, 512 channels, global average pool, one linear layer."""
+    """Four stages of 64, 128, 256, 512 channels, global average pool, one linear layer.
+
+    dropout: share of pooled features that the head does not see in training.
+    """
+
+    # `load_pretrained`: weights for ImageNet have torchvision's names, and another stem.
+    fresh = ("conv1.",)
 
     def __init__(
         self,
@@ -60,6 +66,7 @@ class ResNetCifar(nn.Module):
         num_blocks: tuple[int, ...],
         num_classes: int,
         in_channels: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.normalize: nn.Module = nn.Identity()
@@ -75,6 +82,7 @@ class ResNetCifar(nn.Module):
                 num_in = width * block.expansion
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.dropout: nn.Module = nn.Dropout(dropout) if dropout else nn.Identity()
         self.fc = nn.Linear(num_in, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -88,7 +96,7 @@ class ResNetCifar(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, num_classes)."""
-        logits: Tensor = self.fc(self.features(images))
+        logits: Tensor = self.fc(self.dropout(self.features(images)))
         return logits
 
 
@@ -100,6 +108,29 @@ def resnet18_cifar(num_classes: int, in_channels: int = 3) -> ResNetCifar:
 def resnet50_cifar(num_classes: int, in_channels: int = 3) -> ResNetCifar:
     """23,520,842 parameters with 10 classes."""
     return ResNetCifar(Bottleneck, (3, 4, 6, 3), num_classes, in_channels)
+
+
+def resnet18_cifar_dropout(num_classes: int, in_channels: int = 3) -> ResNetCifar:
+    """resnet18_cifar with DUCK's head: dropout of 0.4 before the last layer."""
+    return ResNetCifar(BasicBlock, (2, 2, 2, 2), num_classes, in_channels, dropout=0.4)
+
+
+def resnet34_cifar_dropout(num_classes: int, in_channels: int = 3) -> ResNetCifar:
+    """21,282,122 parameters with 10 classes; head as resnet18_cifar_dropout."""
+    return ResNetCifar(BasicBlock, (3, 4, 6, 3), num_classes, in_channels, dropout=0.4)
+
+
+def resnet50_cifar_dropout(num_classes: int, in_channels: int = 3) -> ResNetCifar:
+    """resnet50_cifar with the head of resnet18_cifar_dropout."""
+    return ResNetCifar(Bottleneck, (3, 4, 6, 3), num_classes, in_channels, dropout=0.4)
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Switch every dropout layer of `model` off, in train mode too; returns the model."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
 
 
 def _shortcut(num_in: int, num_out: int, stride: int) -> nn.Module:

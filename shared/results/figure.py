@@ -43,6 +43,24 @@ class Figure:
             )
 
 
+@dataclass(frozen=True)
+class Listing:
+    """Texts side by side, such as the answers of several models: a table of strings, shown with the figures.
+
+    rows: each as long as columns. An empty first field continues the line above.
+    """
+
+    title: str
+    caption: str
+    columns: list[str]
+    rows: list[list[str]]
+
+    def __post_init__(self) -> None:
+        for number, row in enumerate(self.rows, 1):
+            if len(row) != len(self.columns):
+                raise UserError(f"listing '{self.title}': row {number} has {len(row)} of {len(self.columns)} fields")
+
+
 @contextmanager
 def drawing(
     width: float, height: float, num_rows: int = 1, num_columns: int = 1, **options: Any

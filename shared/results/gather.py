@@ -144,13 +144,19 @@ def sample(spec: ResultSpec, found: Gathered, metric: str, where: str) -> Sample
     wanted = spec.metric(metric)
     values: Sample = {}
     for seed, record in sorted(found.records.items()):
-        value = next(((m.value, m.unit) for m in record.metrics if m.name == metric), None)
-        if value is None and metric in COST_UNITS:
-            value = float(getattr(record.cost, metric)), COST_UNITS[metric]
+        value = measured(record, metric)
         if value is not None:
             unit = wanted.unit if wanted is not None else value[1]
             values[seed] = convert(value[0], value[1], unit, f"{where}, seed {seed}, metric {metric}")
     return values
+
+
+def measured(record: Record, metric: str) -> tuple[float, str] | None:
+    """Value and unit of a metric or cost of a record; None where it is not there."""
+    value = next(((m.value, m.unit) for m in record.metrics if m.name == metric), None)
+    if value is None and metric in COST_UNITS:
+        return float(getattr(record.cost, metric)), COST_UNITS[metric]
+    return value
 
 
 def summarise(found: dict[Place, Gathered]) -> dict[str, Any]:

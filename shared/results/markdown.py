@@ -67,6 +67,10 @@ def render_markdown(page: Page) -> str:
         for figure in page.figures:
             lines += [f"- **{escape(figure.title)}.** {escape(figure.caption)} {escape(figure.alt)}"]
         lines.append("")
+    lines += ["## Texts", ""] if page.listings else []
+    for listing in page.listings:
+        lines += [f"### {escape(listing.title)}", "", escape(listing.caption), ""]
+        lines += [*table(listing.columns, listing.rows, len(listing.columns)), ""]
     lines += ["## Deviations and switches", ""]
     lines += [f"- {escape(text)}" for text in page.deviations] or ["None declared."]
     lines += ["", "## Cost", "", escape(page.total_cost), ""]

@@ -12,7 +12,7 @@ from shared.files import write_text
 from shared.imports import import_path
 from shared.results.cells import Tables, read_tables
 from shared.results.claims import read_results
-from shared.results.figure import Figure
+from shared.results.figure import Figure, Listing
 from shared.results.markdown import render_markdown
 from shared.results.spec import parse_spec
 from shared.results.tables import frame
@@ -31,10 +31,10 @@ def run(spec: dict[str, Any]) -> None:
     write_text(typed.folder / "report.md", render_markdown(page))
 
 
-def draw(paths: list[str], tables: Tables, spec: dict[str, Any]) -> list[Figure]:
-    """Figures of every function `package.module:function`, each called with (long table, spec)."""
+def draw(paths: list[str], tables: Tables, spec: dict[str, Any]) -> list[Figure | Listing]:
+    """Figures and listings of every function `package.module:function`, each called with (long table, spec)."""
     table = frame(tables.cells)
-    figures: list[Figure] = []
+    figures: list[Figure | Listing] = []
     for path in paths:
         try:
             draw_all = import_path(path)

@@ -5,34 +5,22 @@ Keys that belong to other jobs are ignored here: the spec is written by the plan
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import ConfigError, nearest
+from shared.metrics.declared import DerivedSpec, MetricSpec
 from shared.options import explain
 from shared.paths import ROOT
 
-AVERAGE_GAP = "Avg. Gap"
-GAP_PREFIX = "gap_"
 # Every record carries its cost; these names make it available to tables and claims like any metric.
 COST_UNITS = {"seconds": "s", "steps": "steps", "peak_memory_mb": "MiB"}
-
-Better = Literal["higher", "lower", "closest_to_retrain", ""]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class MetricSpec(_Part):
-    """A metric as the report shows it; records and published numbers are converted to `unit`."""
-
-    name: str
-    unit: str = ""
-    better: Better = ""
-    label: str = ""
 
 
 class SettingSpec(_Part):
@@ -80,8 +68,8 @@ class ResultSpec(_Part):
     title: str = ""
     track: str = ""
     reference: str | None = None
-    gap_metrics: list[str] = Field(default_factory=list)
     metrics: list[MetricSpec] = Field(default_factory=list)
+    derived: list[DerivedSpec] = Field(default_factory=list)
     experiments: dict[str, ExperimentSpec]
     cells: list[CellSpec] = Field(default_factory=list)
     seeds: list[int] = Field(default_factory=list)
@@ -111,25 +99,18 @@ class ResultSpec(_Part):
         return found.published is not None and found.label in ("", found.published)
 
     def metric(self, name: str) -> MetricSpec | None:
-        """The metric `name`: declared, derived (gaps) or a cost; None if there is none."""
-        declared = {metric.name: metric for metric in self.metrics}
+        """The metric `name`: measured, derived or a cost; None if there is none. Records and published numbers are
+        converted to its unit."""
+        declared = {metric.name: metric for metric in (*self.metrics, *self.derived)}
         if name in declared:
             return declared[name]
         if name in COST_UNITS:
             return MetricSpec(name=name, unit=COST_UNITS[name], better="lower", label=name.replace("_", " "))
-        base = name.removeprefix(GAP_PREFIX)
-        if name.startswith(GAP_PREFIX) and base in self.gap_metrics:
-            unit = declared[base].unit if base in declared else ""
-            return MetricSpec(name=name, unit=unit, better="lower", label=f"|{base} - {self.reference}|")
-        if name == AVERAGE_GAP and self.gap_metrics:
-            unit = declared[self.gap_metrics[0]].unit if self.gap_metrics[0] in declared else ""
-            return MetricSpec(name=name, unit=unit, better="lower", label="Average gap")
         return None
 
     def metric_names(self) -> list[str]:
         """Every name that a table or a claim may use."""
-        derived = [GAP_PREFIX + name for name in self.gap_metrics] + [AVERAGE_GAP] * bool(self.gap_metrics)
-        return list(dict.fromkeys([m.name for m in self.metrics] + derived + list(COST_UNITS)))
+        return list(dict.fromkeys([*(metric.name for metric in (*self.metrics, *self.derived)), *COST_UNITS]))
 
 
 def parse_spec(spec: dict[str, Any]) -> ResultSpec:

@@ -1,17 +1,10 @@
 """Result tables: one long table of ours beside the published numbers, from the records of a paper
-at one scale.
-
-Gaps (salun, Table 1): gap_M of a row = |mean of M - mean of M of the reference row|, "Avg. Gap" =
-mean of the gaps of all `gap_metrics`. Gaps are taken between means, as papers report them; the
-per-seed gaps (against the same seed's reference) give the spread and serve per-seed claims. The
-mean of per-seed gaps is larger than the gap of means wherever a metric scatters around the
-reference, so the two must not be mixed.
+at one scale. How derived metrics such as gaps are computed: `shared.results.derived`.
 """
 
 import csv
 import io
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -20,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import RecordError
 from shared.files import write_text
+from shared.metrics.declared import DerivedSpec
 from shared.results.cells import (
     COLUMNS,
     MEASURED,
@@ -32,6 +26,7 @@ from shared.results.cells import (
     write_tables,
 )
 from shared.results.compare import compare, convert
+from shared.results.derived import derived_cell
 from shared.results.gather import (
     Gathered,
     Place,
@@ -44,7 +39,7 @@ from shared.results.gather import (
     unique_records,
 )
 from shared.results.published import Key, Published, check_published, lookup, read_published
-from shared.results.spec import AVERAGE_GAP, GAP_PREFIX, ResultSpec, in_repository, parse_spec
+from shared.results.spec import ResultSpec, in_repository, parse_spec
 
 if TYPE_CHECKING:
     import pandas
@@ -110,25 +105,24 @@ def _setting_cells(
     found: dict[Place, Gathered],
     published: dict[Key, Published],
 ) -> list[TableCell]:
-    """Cells of every row of one setting: listed metrics first, then gaps, costs and whatever else
-    was recorded.
+    """Cells of every row of one setting: listed metrics first, then whatever else was measured or
+    derived, and costs.
     """
     table = spec.experiments[experiment]
     rows = {row: found[experiment, setting, row] for row in table.rows}
     where = f"{experiment} / {setting}"
-    reference = spec.reference if spec.reference in rows else None
     why_not = table.settings[setting].why_not or table.note
     cells = []
     for row, gathered in rows.items():
         for metric in _metrics_of(spec, experiment):
-            if metric == AVERAGE_GAP or _is_gap(spec, metric):
-                cell = _gap_cell(spec, where, metric, gathered, rows[reference] if reference else None)
+            known = spec.metric(metric)
+            if isinstance(known, DerivedSpec):
+                cell = derived_cell(spec, where, known, gathered, rows)
             else:
                 cell = _cell_of(gathered, metric, sample(spec, gathered, metric, f"{where} / {row}"))
             listed = metric in table.metrics
             if not listed and cell.status != MEASURED:
                 continue
-            known = spec.metric(metric)
             cell = replace(
                 cell,
                 experiment=experiment,
@@ -150,10 +144,6 @@ def _metrics_of(spec: ResultSpec, experiment: str) -> list[str]:
     return list(dict.fromkeys(listed + spec.metric_names()))
 
 
-def _is_gap(spec: ResultSpec, metric: str) -> bool:
-    return metric.startswith(GAP_PREFIX) and metric.removeprefix(GAP_PREFIX) in spec.gap_metrics
-
-
 def _cell_of(gathered: Gathered, metric: str, values: Sample) -> TableCell:
     """A cell without its place, from its per-seed values."""
     mean, std = mean_and_std(values.values())
@@ -165,46 +155,6 @@ def _cell_of(gathered: Gathered, metric: str, values: Sample) -> TableCell:
         return replace(cell, status=MISSING, reason=f"the record holds no {metric}")
     not_computed = f"no {metric} for seeds {', '.join(map(str, lacking))}" if lacking else ""
     return replace(cell, reason="; ".join(filter(None, [gathered.reason, not_computed])))
-
-
-def _gap_cell(spec: ResultSpec, where: str, metric: str, gathered: Gathered, reference: Gathered | None) -> TableCell:
-    """gap_M or Avg. Gap of one row against the reference row of the same setting."""
-    if gathered.status != MEASURED:
-        return TableCell("", "", "", metric, status=gathered.status, reason=gathered.reason)
-    name = spec.reference or "reference"
-    if reference is None or reference.status != MEASURED:
-        reason = f"no row {name} to measure gaps against" if reference is None else f"{name} is {reference.status}"
-        return TableCell("", "", "", metric, status=MISSING, reason=reason)
-    parts = spec.gap_metrics if metric == AVERAGE_GAP else [metric.removeprefix(GAP_PREFIX)]
-    means, per_seed = [], []
-    for part in parts:
-        ours, theirs = (sample(spec, item, part, where) for item in (gathered, reference))
-        if not ours or not theirs:
-            lacking = name if ours else "this row"
-            return TableCell(
-                "",
-                "",
-                "",
-                metric,
-                status=MISSING,
-                reason=f"the record of {lacking} holds no {part}",
-            )
-        means.append(abs((mean_and_std(ours.values())[0] or 0.0) - (mean_and_std(theirs.values())[0] or 0.0)))
-        per_seed.append({seed: abs(ours[seed] - theirs[seed]) for seed in ours if seed in theirs})
-    shared = sorted(set.intersection(*(set(values) for values in per_seed)))
-    values = {seed: math.fsum(part[seed] for part in per_seed) / len(parts) for seed in shared}
-    incomplete = f"{name}: {reference.reason}" if reference.reason and reference is not gathered else ""
-    return TableCell(
-        "",
-        "",
-        "",
-        metric,
-        mean=math.fsum(means) / len(means),
-        std=mean_and_std(values.values())[1],
-        n=len(values),
-        values=values,
-        reason="; ".join(filter(None, [gathered.reason, incomplete])),
-    )
 
 
 def _beside(cell: TableCell, number: Published, spec: ResultSpec) -> TableCell:

@@ -3,14 +3,16 @@ same view.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared.metrics.declared import DerivedSpec
 from shared.results import show
 from shared.results.cells import MEASURED, NOT_RUN, TableCell, Tables
 from shared.results.claims import ClaimResult, count
-from shared.results.figure import Figure
-from shared.results.spec import COST_UNITS, GAP_PREFIX, ResultSpec
+from shared.results.figure import Figure, Listing
+from shared.results.spec import COST_UNITS, ResultSpec
 from shared.results.verdict import Verdict, incomplete, judge
 
 # Direction of a column: larger, smaller, or closer to the reference row is better.
@@ -90,6 +92,7 @@ class Page:
     experiments: list[ExperimentView]
     has_comparable: bool
     figures: list[Figure] = field(default_factory=list)
+    listings: list[Listing] = field(default_factory=list)
     deviations: list[str] = field(default_factory=list)
     provenance: list[tuple[str, str]] = field(default_factory=list)
     costs: list[dict[str, str]] = field(default_factory=list)
@@ -97,7 +100,9 @@ class Page:
     sources: list[tuple[str, str, int]] = field(default_factory=list)
 
 
-def page_of(spec: ResultSpec, tables: Tables, claims: list[ClaimResult], figures: list[Figure]) -> Page:
+def page_of(
+    spec: ResultSpec, tables: Tables, claims: list[ClaimResult], figures: Sequence[Figure | Listing]
+) -> Page:
     """The report's content."""
     experiments = [_experiment(spec, tables, name) for name in spec.experiments]
     listed = [cell for cell in tables.cells if cell.listed]
@@ -113,7 +118,8 @@ def page_of(spec: ResultSpec, tables: Tables, claims: list[ClaimResult], figures
         not_evaluated=[f"{claim.id}: {claim.text}" for claim in claims if not claim.level],
         experiments=experiments,
         has_comparable=any(cell.delta is not None and cell.comparable for cell in listed),
-        figures=figures,
+        figures=[figure for figure in figures if isinstance(figure, Figure)],
+        listings=[figure for figure in figures if isinstance(figure, Listing)],
         deviations=list(spec.deviations),
         provenance=[(key, _values(values)) for key, values in tables.provenance.items()],
         costs=_costs(tables),
@@ -214,7 +220,7 @@ def _column(spec: ResultSpec, name: str) -> dict[str, str]:
     metric = spec.metric(name)
     unit, better = (metric.unit, metric.better) if metric else ("", "")
     label = metric.label if metric else ""
-    shown = name.replace("_", " ") if name.startswith(GAP_PREFIX) or name in COST_UNITS else name
+    shown = name.replace("_", " ") if isinstance(metric, DerivedSpec) or name in COST_UNITS else name
     return {"name": shown, "unit": unit, "arrow": ARROWS[better], "label": label or name}
 
 

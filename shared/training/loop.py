@@ -28,6 +28,7 @@ from shared.training.state import LoopState, Stateful
 
 Hook = Callable[[LoopState], None]
 EpochHook = Callable[[LoopState], Mapping[str, float] | None]
+Stop = Callable[[LoopState], bool]
 EpochBatches = Callable[[int, torch.Generator], Iterable[Any]]
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -58,6 +59,7 @@ def fit(
     after_backward: Hook | None = None,
     after_step: Hook | None = None,
     on_epoch_end: EpochHook | None = None,
+    stop: Stop | None = None,
     checkpoint: Checkpoint | None = None,
     stateful: Mapping[str, Stateful] | None = None,
     precision: Precision | None = None,
@@ -72,6 +74,7 @@ def fit(
     generator: CPU generator of order and augmentation.
     after_backward: the gradients are final (clipped); weight masks go here.
     on_epoch_end: may return numbers for the history.
+    stop: asked after every epoch (state.epoch: the finished ones), True ends the training there.
     checkpoint: resume after a kill gives the same weights to the bit. `on_epoch_start` is not
         repeated for an epoch that had begun, so what hooks remember belongs in `stateful` (name ->
         object). The checkpoint of a finished run stays: a second call returns at once, trained.
@@ -87,14 +90,17 @@ def fit(
     # others.
     micro = MicroBatch(micro_batch, retry=processes.count == 1)
     kept = {**(stateful or {}), "micro_batch of fit": micro, **({"ema of fit": ema} if ema else {})}
+    stopped = _Stopped()
+    if stop is not None:
+        kept["stop of fit"] = stopped
     step = _Step(loss, max_grad_norm, ema, after_backward, after_step, precision, processes, micro)
     state, resume = LoopState(model, optimizer, epochs, generator), Resume(checkpoint, kept)
     resume.restore(state)
     processes.wait()  # nobody overwrites a checkpoint that another process still reads
-    if state.epoch >= epochs:
+    if stopped.value or state.epoch >= epochs:
         return FitResult(state.step, resume.elapsed(), state.history)
     with tqdm(desc=description, unit="step", leave=False, initial=state.step, disable=None) as bar:
-        while state.epoch < epochs:
+        while state.epoch < epochs and not stopped.value:
             if state.step_in_epoch == 0:
                 state.loss_sum = 0.0
                 model.train()
@@ -116,9 +122,23 @@ def fit(
                 if resume.is_due() and processes.is_main:
                     resume.save(state)
             _finish_epoch(state, processes, on_epoch_end)
+            stopped.value = stop is not None and _all_stop(stop, state, processes)
         if processes.is_main:
             resume.save(state)
     return FitResult(state.step, resume.elapsed(), state.history)
+
+
+@dataclass
+class _Stopped:
+    """Whether `stop` has ended the run: part of the checkpoint, or a finished run would go on."""
+
+    value: bool = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.value = state["value"]
 
 
 @dataclass(frozen=True)
@@ -170,6 +190,13 @@ class _Step:
         if total is None:
             raise ValueError("a batch without samples")
         return total
+
+
+def _all_stop(stop: Stop, state: LoopState, processes: Processes) -> bool:
+    """One answer for all processes: each may see batch-norm statistics of its own, and one that went on would wait for
+    the others for ever."""
+    answer = torch.tensor(float(stop(state)), device=next(state.model.parameters()).device)
+    return processes.mean(answer) >= 0.5
 
 
 def _set_rate(state: LoopState, schedule: Schedule) -> None:

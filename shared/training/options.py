@@ -46,14 +46,14 @@ class OptimizerOptions(Strict):
 class ScheduleOptions(Strict):
     """Learning rate over a run, as a factor on the optimizer's own rate.
 
-    constant: 1; multistep: times `gamma` at each of the `milestones` (epochs); cosine: from 1 to 0
-    over the run. unit: whether the rate changes once an `epoch` (like torch's MultiStepLR and
+    constant: 1; multistep: times `gamma` at each of the `milestones` (epochs); cosine, linear: from 1
+    to 0 over the run. unit: whether the rate changes once an `epoch` (like torch's MultiStepLR and
     CosineAnnealingLR stepped by epoch) or at every `step`. warmup: first epochs (may be a fraction
-    when the unit is `step`) in which the rate rises linearly to its full value; cosine then spans
-    the rest of the run.
+    when the unit is `step`) in which the rate rises linearly to its full value; cosine and linear
+    then span the rest of the run.
     """
 
-    kind: Literal["constant", "multistep", "cosine"] = "constant"
+    kind: Literal["constant", "multistep", "cosine", "linear"] = "constant"
     unit: Literal["epoch", "step"] = "epoch"
     milestones: Annotated[tuple[Count, ...], Field(strict=False)] = ()
     gamma: Positive = 0.1

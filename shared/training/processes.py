@@ -59,3 +59,15 @@ class Processes:
         """Until every process is here."""
         if self.count > 1:
             self._accelerator.wait_for_everyone()
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """Sum of a CPU tensor over the processes of a job; the tensor itself where there is one process."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    # NCCL knows tensors on a GPU only
+    total = value.cuda() if dist.get_backend() == "nccl" else value.clone()
+    dist.all_reduce(total)
+    return total.cpu()

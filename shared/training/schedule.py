@@ -8,10 +8,11 @@ from shared.training.options import ScheduleOptions
 
 @dataclass(frozen=True)
 class Schedule:
-    """Factor on the learning rate over a run of `epochs` epochs."""
+    """Factor on the learning rate over a run of `epochs` epochs; start: epochs of it that another run has done."""
 
     options: ScheduleOptions
     epochs: int
+    start: int = 0
 
     @property
     def per_step(self) -> bool:
@@ -27,7 +28,7 @@ class Schedule:
         """
         options = self.options
         tick = 1 / num_steps if self.per_step else 1.0
-        position = epoch + step * tick if self.per_step else float(epoch)
+        position = self.start + (epoch + step * tick if self.per_step else float(epoch))
         rising = 1.0
         if options.warmup:
             # rounded, against the noise of step * tick
@@ -38,7 +39,7 @@ class Schedule:
         options = self.options
         if options.kind == "multistep":
             return options.gamma ** sum(position >= milestone for milestone in options.milestones)
-        if options.kind == "cosine":
-            done = max(0.0, position - options.warmup) / max(self.epochs - options.warmup, 1e-12)
-            return (1 + math.cos(math.pi * min(done, 1.0))) / 2
+        if options.kind in ("cosine", "linear"):
+            done = min(1.0, max(0.0, position - options.warmup) / max(self.epochs - options.warmup, 1e-12))
+            return (1 + math.cos(math.pi * done)) / 2 if options.kind == "cosine" else 1 - done
         return 1.0

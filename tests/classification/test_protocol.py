@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from shared.classification import protocol
-from shared.classification.protocol import Task, known_models, stages, stages_needed
+from shared.classification.protocol import pruning_levels, stages, stages_needed
+from shared.classification.task import PruningSpec, Task, known_models
 from shared.files import digest
 from shared.options import explain, options_class
 
@@ -77,9 +78,51 @@ def test_stage_digests_depend_on_what_the_stage_depends_on():
 
 
 def test_stages_needed():
-    assert stages_needed("retrain") == ["retrain"]
-    assert stages_needed(protocol.METHODS["retrain"]) == ["retrain"]
-    assert stages_needed("papers.salun.method:salun") == ["original"]
+    task = Task(**TASK)
+    assert stages_needed("retrain", task) == ["retrain"]
+    assert stages_needed(protocol.METHODS["retrain"], task) == ["retrain"]
+    assert stages_needed("papers.salun.method:salun", task) == ["original"]
+    shadows = {"attacks": ["lira"], "shadows": {"num": 2, "train": TASK["train"]}}
+    assert stages_needed("finetune", Task(**{**TASK, "evaluate": shadows})) == ["original", "shadows"]
+
+
+def test_papers_that_name_a_class_differently_share_the_retrained_model():
+    cycle = Task(**{**TASK, "forget": {"rule": "class", "class_cycle": [1, 4]}})
+    index = Task(**{**TASK, "forget": {"rule": "class", "class_index": 4}})
+    assert stages(cycle, 1) == stages(index, 1)
+
+
+def test_one_original_for_every_seed():
+    task = Task(**{**TASK, "original_seed": 42})
+    assert stages(task, 1)["original"] == stages(task, 2)["original"] == stages(Task(**TASK), 42)["original"]
+    assert stages(task, 1)["retrain"] != stages(task, 2)["retrain"]
+
+
+def test_a_pruned_original_stands_on_the_dense_one_that_other_papers_use():
+    task = Task(**{**TASK, "pruning": {"sparsity": 0.9, "rewind_epoch": 2}})
+    found, dense = stages(task, 1), stages(Task(**TASK), 1)["original"]
+    assert found["original"]["stages"] == {"dense": dense}
+    assert found["retrain"]["stages"] == {"pruned": found["original"]}
+    synflow = stages(Task(**{**TASK, "pruning": {"method": "synflow", "sparsity": 0.9}}), 1)
+    assert synflow["original"]["stages"] == {}
+
+
+def test_iterative_pruning_is_a_chain_of_rounds():
+    assert pruning_levels(PruningSpec(method="imp", sparsity=0.5)) == [0.2, 0.36, 0.488, 0.5]
+    assert len(pruning_levels(PruningSpec(method="imp", sparsity=0.95))) == 14
+    assert pruning_levels(PruningSpec(method="imp", sparsity=0.1)) == [0.1]
+    recipe = stages(Task(**{**TASK, "pruning": {"method": "imp", "sparsity": 0.36}}), 1)["original"]
+    assert recipe["stages"]["dense"]["pruning"]["sparsity"] == 0.2
+    assert "pruning" not in recipe["stages"]["dense"]["stages"]["dense"]
+
+
+def test_a_backdoored_original_depends_on_the_forget_set():
+    poison = {"trigger": {"size": 2, "row": -2, "column": -2, "value": 1.0}, "target": 0}
+    first = stages(Task(**{**TASK, "poison": poison}), 1)["original"]
+    second = stages(Task(**{**TASK, "poison": poison, "forget": {"fraction": 0.2}}), 1)["original"]
+    assert first != second
+    with pytest.raises(ValidationError, match="poison needs"):
+        Task(**{**TASK, "poison": poison, "forget": {"rule": "class", "class_index": 0}})
 
 
 def test_every_method_declares_options_that_planning_can_read():

@@ -17,6 +17,15 @@ SGD = {"lr": 0.02, "epochs": 3, "batch": 16}
 CASES = {
     "finetune": SGD,
     "random_label": {**SGD, "interleave": "mixed"},
+    # these stop before the third epoch; the kill is in the first
+    "gradient_ascent": {**SGD, "batch": 4, "lr": 1.0, "stop_below": 99.0},
+    "shared.classification.relabel:random_label_stopped": {
+        **SGD,
+        "batch": 4,
+        "lr": 0.2,
+        "stop_below": 99.0,
+        "labels": "other",
+    },
     "neggrad_plus": {**SGD, "retain_weight": 0.9},
     "scrub": {"epochs": 3, "batch": 16, "max_epochs": 2, "decay_epochs": [1]},
     "eu_k": {**SGD, "num_layers": 2},
@@ -25,6 +34,8 @@ CASES = {
     "papers.salun.method:salun_soft": {**SGD, "mask_ratio": 0.5},
     "papers.boundary.method:shrink": SGD,
     "papers.boundary.method:expand": SGD,
+    "papers.boundary.method:shrink enhanced": {**SGD, "curvature": 0.7, "reweight": True},
+    "shared.classification.amnesiac:amnesiac": {**SGD, "repair_lr": 0.01},
     "papers.unlearn_sparse.method:l1_sparse": {**SGD, "gamma": 1e-3},
 }
 
@@ -35,7 +46,7 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("name", CASES)
 def test_same_weights_after_a_kill(name, model, forget, retain, new_context, tmp_path, monkeypatch):
-    path = METHODS.get(name, name)
+    path = METHODS.get(name, name.split()[0])
     options = parse_options(path, CASES[name])
     if name == "unsir":
         forget = forget.subset((forget.labels == 0).nonzero()[:, 0])

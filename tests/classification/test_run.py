@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
-from shared.classification.protocol import Task, stages
-from shared.classification.run import run_row, run_stage
+from shared.classification.protocol import stages
+from shared.classification.run import run_row
+from shared.classification.stages import run_stage
+from shared.classification.task import Task
 from shared.data import pull as pulling
 from shared.errors import ConfigError
 from shared.results.records import write_records
@@ -57,7 +59,7 @@ def values(metrics):
 def test_retrain_row_is_the_stage_and_costs_what_it_cost(folder):
     metrics, cost, extras = row(folder, "shared.classification.finetune:retrain", {}, retrain="retrain")
     found = values(metrics)
-    assert {"UA", "RA", "TA", "MIA", "MIA_correctness", "RTE", "steps"} == set(found)
+    assert {"UA", "FA", "RA", "TA", "MIA", "MIA_correctness", "sparsity", "RTE", "steps"} == set(found)
     # 270 retained images are 5 batches of 64
     assert cost.steps == found["steps"] == 3 * 5
     assert found["RTE"] == cost.seconds / 60 > 0
@@ -146,7 +148,7 @@ def test_stage_resumes_and_ends_in_the_same_weights(folder, tmp_path):
     [
         (
             {"rule": "class", "class_index": 10},
-            "class_index 10 does not exist, the last class is 9",
+            "forget class 10 does not exist, the last class is 9",
         ),
         ({"rule": "random", "fraction": 0.001}, "of 300 images is 0"),
     ],

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from shared.classification.protocol import DataSpec, ForgetSpec
 from shared.classification.splits import make_split
+from shared.classification.task import DataSpec, ForgetSpec
 from shared.data.splits import validation_split
 from shared.errors import ConfigError
 
@@ -15,7 +15,7 @@ RANDOM = ForgetSpec(fraction=0.1)
 
 
 def split(forget=RANDOM, seed=1, data=CLEAN):
-    return make_split(TRAIN, TEST, data, forget, seed)
+    return make_split(TRAIN, TEST, data, forget, seed, 10)
 
 
 def test_clean_split_parts_the_training_images():
@@ -73,7 +73,7 @@ def test_without_validation_everything_is_trained_on():
 @pytest.mark.parametrize(
     ("forget", "message"),
     [
-        (ForgetSpec(rule="class", class_index=12), "class_index 12 has 0 training images"),
+        (ForgetSpec(rule="class", class_index=12), "forget class 12 does not exist, the last class is 9"),
         (ForgetSpec(fraction=1e-9), "of 900 images is 0"),
     ],
 )
@@ -85,12 +85,40 @@ def test_impossible_forget_sets_are_one_clear_line(forget, message):
 def test_a_class_of_one_image_cannot_be_forgotten():
     labels = np.r_[TRAIN, 10]
     data = DataSpec(name="x", validation={"fraction": 0.0})
-    with pytest.raises(ConfigError, match="class_index 10 has 1 training images, needs 2"):
-        make_split(labels, TEST, data, ForgetSpec(rule="class", class_index=10), 1)
+    with pytest.raises(ConfigError, match="forget class 10 has 1 training images, needs 2"):
+        make_split(labels, TEST, data, ForgetSpec(rule="class", class_index=10), 1, 11)
 
 
 def test_forgetting_the_only_class_leaves_nothing():
     data = DataSpec(name="x", validation={"fraction": 0.0})
     forget = ForgetSpec(rule="class", class_index=0)
     with pytest.raises(ConfigError, match="nothing is left to retain"):
-        make_split(np.zeros(9, int), np.zeros(9, int), data, forget, 1)
+        make_split(np.zeros(9, int), np.zeros(9, int), data, forget, 1, 10)
+
+
+def test_a_cycle_gives_each_seed_its_class():
+    cycle = ForgetSpec(rule="class", class_cycle=[1, 4, 7])
+    for seed, expected in ((0, 1), (1, 4), (2, 7), (3, 1)):
+        found = split(cycle, seed=seed)
+        assert set(TRAIN[found.forget]) == set(TEST[found.test_forgotten]) == {expected}
+        assert cycle.of_seed(seed) == ForgetSpec(rule="class", class_index=expected)
+
+
+def test_several_classes_go_round_the_last_one():
+    found = split(ForgetSpec(rule="class", class_index=8, num_classes=4))
+    assert set(TRAIN[found.forget]) == {8, 9, 0, 1}
+    assert set(TEST[found.test]) == set(TRAIN[found.retain]) == {2, 3, 4, 5, 6, 7}
+
+
+def test_nine_of_ten_classes_can_go_and_ten_cannot():
+    assert set(TRAIN[split(ForgetSpec(rule="class", class_index=1, num_classes=9)).retain]) == {0}
+    with pytest.raises(ConfigError, match="num_classes 10 leaves none of 10 classes"):
+        split(ForgetSpec(rule="class", class_index=0, num_classes=10))
+    with pytest.raises(ConfigError, match="forget class 11 does not exist"):
+        split(ForgetSpec(rule="class", class_cycle=[0, 11]))
+
+
+def test_an_exact_number_of_images():
+    assert len(split(ForgetSpec(num=45)).forget) == 45
+    with pytest.raises(ConfigError, match=r"forget\.num 900 of 900 images is 900"):
+        split(ForgetSpec(num=900))

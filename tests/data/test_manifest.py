@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from shared.data.manifest import load_manifest, manifest_names
-from shared.errors import ConfigError
+from shared.data.collect import library_addresses
+from shared.data.manifest import Download, load_manifest, manifest_names
+from shared.errors import ConfigError, DataError
 from shared.paths import ROOT
 
 SHIPPED = sorted(path.stem for path in (ROOT / "data_manifests").glob("*.yaml"))
@@ -23,7 +24,24 @@ def test_shipped_manifest(name: str) -> None:
         assert form.members is None or (ROOT / "data_manifests" / form.members).is_file()
         # an address at a branch would change under us
         assert not any("/master/" in a or "/main/" in a for a in form.addresses)
-    assert manifest.builtin or manifest.hub or all(any(f.addresses for f in file.forms) for file in manifest.files)
+    # gated data that nobody may serve comes through DATA_MIRROR
+    served = all(any(f.addresses or f.torchvision for f in file.forms) for file in manifest.files)
+    assert manifest.builtin or manifest.hub or manifest.gate or served
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("torchvision_")])
+def test_torchvision_knows_the_addresses_of_its_weights(name: str) -> None:
+    """Its file names carry the first eight digits of the digest."""
+    (file,) = load_manifest(name).files
+    (address,) = library_addresses(file)
+    assert address.rpartition("/")[2] == file.name
+    assert file.name.removesuffix(".pth").rpartition("-")[2] == file.sha256[0][:8]
+
+
+def test_weights_that_torchvision_does_not_know_are_one_line() -> None:
+    file = Download(name="x.pth", torchvision="ResNet18_Weights.IMAGENET9K", sha256=["0" * 64])
+    with pytest.raises(DataError, match=r"x\.pth: torchvision knows no weights 'ResNet18_Weights\.IMAGENET9K'"):
+        library_addresses(file)
 
 
 def test_all_names_are_listed() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shared.data.splits import class_split, complement, draw, forget_split, validation_split
+from shared.data.splits import complement, draw, forget_split, validation_split
 from shared.errors import ConfigError
 
 LABELS = np.random.RandomState(7).randint(0, 10, 1000)
@@ -69,12 +69,7 @@ def test_edges() -> None:
         draw(np.arange(10), 11, 1)
     with pytest.raises(ConfigError, match="between 0 and 1"):
         validation_split(LABELS, 1.0, 1)
-    with pytest.raises(ConfigError, match="no item of class 10"):
-        class_split(LABELS, 10)
 
 
-def test_class_split_and_complement() -> None:
-    forget, retain = class_split(LABELS, 4)
-    assert (LABELS[forget] == 4).all()
-    assert not (LABELS[retain] == 4).any()
+def test_complement() -> None:
     assert complement(5, np.array([1, 3])).tolist() == [0, 2, 4]

@@ -9,7 +9,7 @@ import pytest
 
 from shared.config import load_config, scales
 from shared.paths import ROOT, paper_slugs
-from shared.plan import Plan
+from shared.planning.plan import Plan
 from shared.results.claims import check_claims
 from shared.results.published import read_published
 

@@ -8,11 +8,10 @@ import pytest
 
 from shared.errors import ConfigError, UserError
 from shared.results import claims, report, show, tables
-from shared.results.figure import Figure, drawing, plain, svg_of
-from shared.results.spec import parse_spec
+from shared.results.figure import Figure, Listing, drawing, plain, svg_of
 from shared.results.view import best_rows
 
-from .conftest import Case
+from .conftest import METRICS, Case
 
 HOSTILE = '<script>alert("x")</script> $a_b$ | `c` & <b>'
 CHROMIUM = Path("/usr/bin/chromium")
@@ -161,7 +160,7 @@ def test_gap_bars_add_up_to_the_average(case):
     assert "Hollow points are the published numbers" in drawn[1].caption
     cells = built.by_key()
     for row in ("SalUn", "RL"):
-        gaps = [cells["E1", "random10", row, f"gap_{m}"].mean for m in parse_spec(case.spec).gap_metrics]
+        gaps = [cells["E1", "random10", row, f"gap_{m}"].mean for m in METRICS]
         assert sum(gaps) / 4 == pytest.approx(cells["E1", "random10", row, "Avg. Gap"].mean)
 
 
@@ -196,6 +195,42 @@ def test_figure_refuses_what_is_no_plain_svg():
     for svg in ("<div></div>", "<svg><script>1</script></svg>", "<svg><foreignObject/></svg>"):
         with pytest.raises(UserError, match="not a plain <svg>"):
             Figure("t", "c", svg, "a")
+
+
+# ---- listings
+
+
+def with_listing(tables, spec):
+    """A figure function of a paper."""
+    rows = [[HOSTILE, "before", "a | b"], ["", "after", HOSTILE]]
+    return [Listing(f"Answers {HOSTILE}", HOSTILE, ["Question", "Model", "Answer"], rows)]
+
+
+def test_listing_is_a_table_of_escaped_texts(case, monkeypatch):
+    monkeypatch.setattr(report, "import_path", lambda path: with_listing)
+    html, text = pages(case, draws=True)
+    outline = Outline(html)
+    assert "script" not in outline.tags
+    assert "#listings" in outline.links
+    assert html.count('class="continued"') == 1
+    section = html[html.index('id="listings"') :]
+    assert section.index("before") < section.index("after")
+    assert section.count("&lt;script&gt;") >= 4
+    assert "<script" not in text
+    rows = [line for line in text.splitlines() if line.startswith("|") and ("before" in line or "after" in line)]
+    assert len(rows) == 2
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in rows)
+
+
+def test_without_a_listing_the_page_has_no_such_section(case):
+    html, text = pages(case)
+    assert "listings" not in html[html.index("</style>") :]
+    assert "## Texts" not in text
+
+
+def test_listing_of_uneven_rows_is_refused():
+    with pytest.raises(UserError, match="listing 't': row 2 has 1 of 2 fields"):
+        Listing("t", "c", ["a", "b"], [["1", "2"], ["3"]])
 
 
 # ---- numbers

@@ -119,6 +119,28 @@ def test_epoch_end_numbers_enter_the_history():
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
 
 
+def test_stop_ends_the_training_after_an_epoch():
+    """Two epochs of three, to the bit, and asked once an epoch with the finished ones counted."""
+    asked, short, stopped = [], network(), network()
+
+    def stop(state):
+        asked.append((state.epoch, state.step, state.step_in_epoch, len(state.history)))
+        return state.epoch == 2
+
+    train(short, epochs=2)
+    result = train(stopped, stop=stop)
+    same(short, stopped)
+    assert asked == [(1, 5, 0, 1), (2, 10, 0, 2)]
+    assert result.steps == 10
+    assert [row["epoch"] for row in result.history] == [1, 2]
+
+
+def test_a_stop_that_never_comes_changes_nothing():
+    whole, asked = network(), network()
+    assert train(whole).history == train(asked, stop=lambda state: False).history
+    same(whole, asked)
+
+
 def test_train_mode_returns_after_an_evaluation_and_a_hook_may_change_it():
     modes = []
 

@@ -60,7 +60,7 @@ def network():
         )
 
 
-def train(folder, *, kill_at=None, kind="sgd", key="recipe", seconds=0.0, plain_iterator=False, pause=0.0):
+def train(folder, *, kill_at=None, kind="sgd", key="recipe", seconds=0.0, plain_iterator=False, pause=0.0, stop=None):
     """The whole job, as it would be started again after a kill; returns weights and result."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -100,6 +100,7 @@ def train(folder, *, kill_at=None, kind="sgd", key="recipe", seconds=0.0, plain_
         after_backward=hook.after_backward,
         after_step=after_step,
         on_epoch_end=lambda state: {"norm": state.model[5].weight.norm().item()},
+        stop=stop,
         stateful={"wobble": hook},
         checkpoint=Checkpoint(folder / "fit.ckpt", key, seconds),
     )
@@ -163,6 +164,36 @@ def test_killed_at_the_borders_of_an_epoch(folders, kill_at):
     assert in_child(killed, kill_at=kill_at) == -signal.SIGKILL
     assert in_child(killed) == 0
     assert_same(killed, alone)
+
+
+@pytest.mark.parametrize("kill_at", [STEPS + 2, 2 * STEPS - 1, None])
+def test_a_run_that_stops_early_resumes_and_stops_where_it_would_have(folders, kill_at):
+    """Killed before the stop, in its last step, and (None) while the question is being answered."""
+    killed, alone = folders
+
+    def stop(state):
+        return state.epoch == 2
+
+    def stop_and_die(state):
+        if state.epoch == 2 and kill_at is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return stop(state)
+
+    assert in_child(alone, stop=stop) == 0
+    assert in_child(killed, kill_at=kill_at, stop=stop_and_die) == -signal.SIGKILL
+    assert in_child(killed, stop=stop) == 0
+    assert_same(killed, alone)
+    assert len(load_file(killed / "result.safetensors")["history"]) == 2
+
+
+def test_a_stopped_run_that_is_called_again_does_not_go_on(tmp_path):
+    def never(state):
+        raise AssertionError("asked again")
+
+    first, done = train(tmp_path, stop=lambda state: state.epoch == 1)
+    again, repeated = train(tmp_path, stop=never)
+    assert done.steps == repeated.steps == STEPS
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_killed_from_outside_between_rare_checkpoints(folders):

@@ -57,6 +57,21 @@ def test_warmup_then_cosine_is_torchs():
     assert ours_by_epoch(20, kind="cosine", warmup=5) == pytest.approx(theirs, rel=1e-9)
 
 
+def test_linear_decay_after_warmup_is_transformers():
+    """Theirs gives the first warm-up step the rate 0 and is one step behind until the full rate is reached."""
+    from transformers import get_linear_schedule_with_warmup
+
+    theirs = rates_of_torch(lambda o: get_linear_schedule_with_warmup(o, 6, 30), 30)
+    ours = ours_by_step(5, 6, kind="linear", warmup=1.0)
+    assert ours[6:] == pytest.approx(theirs[6:], rel=1e-9)
+    assert ours[:6] == pytest.approx(theirs[1:7], rel=1e-9)
+
+
+def test_a_run_that_starts_later_takes_the_rest_of_the_schedule():
+    late = Schedule(ScheduleOptions(kind="multistep", milestones=(4,)), 6, start=3)
+    assert [late.factor(epoch) for epoch in range(3)] == pytest.approx([1.0, 0.1, 0.1])
+
+
 def test_warmup_by_step_reaches_the_full_rate_at_its_last_step():
     rates = ours_by_step(2, 10, warmup=0.5)
     assert rates[:6] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.1])
@@ -76,7 +91,7 @@ def test_warmup_and_multistep():
         ({"kind": "cosine", "gamma": 0.5}, "gamma is not a setting of the schedule 'cosine'"),
         ({"kind": "multistep", "milestones": (5, 3)}, "must rise"),
         ({"warmup": 0.5}, "unit: step"),
-        ({"kind": "linear"}, "constant"),
+        ({"kind": "linaer"}, "constant"),
     ],
 )
 def test_settings_that_would_be_ignored_are_refused(options, message):

@@ -1,13 +1,25 @@
 """Boundary shrink and expand: FGSM, neighbours, the shadow class."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from papers.boundary.method import ExpandOptions, ShrinkOptions, expand, fgsm, narrow, shrink, widen
+from papers.boundary.method import (
+    AttackOptions,
+    ExpandOptions,
+    ShrinkOptions,
+    expand,
+    fgsm,
+    narrow,
+    neighbours,
+    shrink,
+    widen,
+)
+from shared.models.build import build
 
 SETTING = {"lr": 1e-3, "epochs": 2, "batch": 16}
 
@@ -106,6 +118,41 @@ def test_expanding_fills_the_shadow_class_and_prunes_it(model, forget, retain, n
     torch.testing.assert_close(kept(forget.images)[:, :3], pruned(forget.images), atol=1e-5, rtol=1e-5)
 
 
+def test_neighbour_row_measures_distances_and_unlearns_nothing(model, forget, retain, new_context):
+    """Against histograms counted by hand; Retrain is another network here."""
+    one_class = forget.subset((forget.labels == 0).nonzero()[:, 0])
+    retrained = copy.deepcopy(model)
+    with torch.no_grad():
+        retrained.fc.bias[0] -= 100  # never says 0
+    context = new_context()
+    context = dataclasses.replace(context, stages=lambda name: (retrained, None) if name == "retrain" else 1 / 0)
+    options = AttackOptions(batch=16, epsilon=0.4, clip="data", grid=False)
+    before = copy.deepcopy(model.state_dict())
+    unlearned = neighbours(model, one_class, retain, options, context)
+    assert all(torch.equal(value, before[name]) for name, value in unlearned.state_dict().items())
+    measured = {metric.name: metric.value for metric in context.measured}
+    said = torch.bincount(retrained.eval()(one_class.images).argmax(1), minlength=3) / 10
+    assert said[0] == 0
+    found = torch.tensor(context.extras["neighbour_histogram"]) / 10
+    assert measured["neighbour_distance"] == pytest.approx((found - said).abs().sum().item())
+    uniform = torch.tensor([0.0, 0.5, 0.5])
+    assert measured["uniform_distance"] == pytest.approx((uniform - said).abs().sum().item())
+    assert context.extras["retrain_histogram"] == (said * 10).round().int().tolist()
+    assert measured["crossing_rate"] == pytest.approx(100 - 10 * context.extras["neighbour_histogram"][0])
+
+
+def test_rates_are_recorded_in_percent(model, forget, retain, new_context):
+    for method, options, name in (
+        (shrink, ShrinkOptions(**SETTING), "crossing_rate"),
+        (expand, ExpandOptions(**SETTING), "shadow_share"),
+    ):
+        context = new_context()
+        method(copy.deepcopy(model), forget, retain, options, context)
+        (metric,) = context.measured
+        assert (metric.name, metric.unit) == (name, "%")
+        assert metric.value == pytest.approx(100 * context.extras[name])
+
+
 def test_batch_norm_switch(model, forget, retain, new_context):
     for bn_eval in (False, True):
         options = ShrinkOptions(**SETTING, bn_eval=bn_eval)
@@ -113,3 +160,21 @@ def test_batch_norm_switch(model, forget, retain, new_context):
         before = dict(model.named_buffers())
         same = all(torch.equal(b, before[n]) for n, b in trained.named_buffers())
         assert same == bn_eval
+
+
+@pytest.mark.parametrize("method", [shrink, expand])
+def test_with_hardly_a_step_only_batch_norm_changes(method, model, forget, retain, new_context):
+    """lr -> 0: the weights stay, the running statistics of D_f's class do not, so accuracy elsewhere still moves."""
+    make = ShrinkOptions if method is shrink else ExpandOptions
+    trained = method(copy.deepcopy(model), forget, retain, make(lr=1e-12, epochs=3, batch=16), new_context())
+    start = dict(model.named_parameters())
+    for name, value in trained.named_parameters():
+        torch.testing.assert_close(value, start[name], atol=1e-9, rtol=0)
+    before = dict(model.named_buffers())
+    moved = [name for name, value in trained.named_buffers() if not torch.equal(value, before[name])]
+    assert any("running_mean" in name for name in moved)
+
+
+def test_parameter_counts_of_the_papers_network():
+    sizes = [sum(p.numel() for p in build(name, 10, 3, seed=0).parameters()) for name in ("all_cnn_half", "all_cnn")]
+    assert sizes == [406_810, 1_620_010]

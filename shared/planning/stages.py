@@ -1,0 +1,64 @@
+"""Stages: artifacts that rows, and other stages, stand on. Keyed by what they are made of, shared between papers.
+
+A track's `stages(task, seed)` gives recipes by name. Keys of a recipe that mean something here, all others being the
+track's own: `stages` ({name: recipe}, the stages that it stands on), `manifests` (its data; by default that of the
+task; a recipe with its own is the same stage for tasks that need further data) and `stage` (its own name, whatever name
+its children know it by).
+"""
+
+from typing import Any
+
+from shared.config import Resources
+from shared.files import digest
+from shared.paths import stage_folder
+from shared.planning.jobs import Job, load_identity, pulled_marker
+from shared.results.jobs import read_job
+
+
+class StagePlan:
+    """The stage jobs of one plan, by digest."""
+
+    def __init__(self, track: Any, resources: Resources) -> None:
+        self.track, self.resources = track, resources
+        self.jobs: dict[str, Job] = {}
+
+    def job(self, name: str, recipe: dict[str, Any], task: Any) -> Job:
+        """The job of a recipe; it and the stages that it stands on enter the plan."""
+        parents = {parent: self.job(parent, below, task) for parent, below in recipe.get("stages", {}).items()}
+        data = {manifest: load_identity(manifest) for manifest in recipe.get("manifests", self.track.manifests(task))}
+        # Parents count by their digests, which cover their data; a stage without any is keyed by recipe and data alone.
+        below = {"stages": {parent: job.content["digest"] for parent, job in parents.items()}} if parents else {}
+        key = digest({"recipe": recipe, "data": data, **below})[:16]
+        if key not in self.jobs:
+            self.jobs[key] = self._new_job(name, key, recipe, data, parents)
+        return self.jobs[key]
+
+    def _new_job(
+        self, name: str, key: str, recipe: dict[str, Any], data: dict[str, str], parents: dict[str, Job]
+    ) -> Job:
+        folder = stage_folder(key)
+        content = {
+            "kind": "stage",
+            # a parent may be known by another name to each of its children: the file must not depend on who asks
+            "stage": recipe.get("stage", name),
+            "digest": key,
+            "recipe": recipe,
+            "data": data,
+            "run": self.track.RUN_STAGE,
+            "manifests": list(data),
+            "output": str(folder / "record.json"),
+            **({"stages": {parent: job.content for parent, job in parents.items()}} if parents else {}),
+        }
+        return Job(folder / "stage.json", folder / "record.json", content, needs_of(content), self.resources)
+
+
+def needs_of(content: dict[str, Any]) -> list[str]:
+    """Files that a stage waits for: its data, and the records of the stages that it stands on."""
+    pulled = [str(pulled_marker(name)) for name in content["manifests"]]
+    return [*pulled, *(str(stage["output"]) for stage in content.get("stages", {}).values())]
+
+
+def stage_inputs(wildcards: Any) -> dict[str, Any]:
+    """Inputs of the rule `stage`, read from the job file: any paper that uses the recipe has written it."""
+    path = stage_folder(wildcards.digest) / "stage.json"
+    return {"job": str(path), "needs": needs_of(read_job(path))}
