@@ -18,20 +18,20 @@ AVERAGE_GAP = "Avg. Gap"
 
 
 def figures(tables: "pandas.DataFrame", spec: dict[str, Any]) -> list[Figure]:
-    """Gap bars and the UA/MIA plane for every setting with measured gaps.
+    """Gap bars and the UA/MIA plane for every setting of the experiments that show these metrics.
 
     tables: the long table (`shared.results.tables.frame`); spec: the report's job spec. Settings
-    without the metrics in question are left out.
+    in which they were not measured are left out.
     """
     typed = parse_spec(spec)
     drawn = []
     for experiment, table in typed.experiments.items():
         for setting in table.settings:
             part = tables[(tables.experiment == experiment) & (tables.setting == setting)]
-            drawn += [
-                gap_bars(part, typed, experiment, setting),
-                plane(part, typed, experiment, setting),
-            ]
+            if AVERAGE_GAP in table.metrics:
+                drawn.append(gap_bars(part, typed, experiment, setting))
+            if {"UA", "MIA"} <= set(table.metrics):
+                drawn.append(plane(part, typed, experiment, setting))
     return [figure for figure in drawn if figure is not None]
 
 

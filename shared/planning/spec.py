@@ -39,7 +39,8 @@ def spec_of(plan: "Plan") -> dict[str, Any]:
         "seeds": config.seeds.test,
         "published_csv": f"papers/{slug}/published.csv",
         "claims_yaml": f"papers/{slug}/claims.yaml",
-        "figures": [track.FIGURES, *own_figures],
+        # the paper's own pictures first
+        "figures": [*own_figures, track.FIGURES],
         "deviations": config.deviations,
         "output": str(plan.folder),
         "stages": sorted(str(job.output) for job in plan.stages.values()),

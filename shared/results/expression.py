@@ -226,27 +226,30 @@ def _compare(op: ast.cmpop, left: ast.expr, right: ast.expr, a: float, b: float)
         "==": -abs(a - b),
         "!=": abs(a - b),
     }[sign]
-    return Compared(describe(left), a, sign, describe(right), b, function(a, b), margin)
+    several = len({name[0] for side in (left, right) for _, name in cells_of(side)}) > 1
+    return Compared(describe(left, several), a, sign, describe(right, several), b, function(a, b), margin)
 
 
-def describe(node: ast.expr) -> str:
-    """An expression as a reader writes it: `Avg. Gap(SalUn, random10)` for a cell."""
+def describe(node: ast.expr, experiments: bool = False) -> str:
+    """An expression as a reader writes it: `Avg. Gap(SalUn, random10)` for a cell, or `Avg. Gap(SalUn, E1 random10)`
+    where several `experiments` are compared."""
     match node:
         case ast.Call(func=ast.Name(id=name), args=args) if name in CELL_FUNCTIONS:
-            _, setting, row, metric = _name(node)
+            experiment, setting, row, metric = _name(node)
+            place = f"{experiment} {setting}" if experiments else setting
             inner = {"cell": row, "others": f"others than {row}", "published": f"published {row}"}[name]
-            return f"{metric}({inner}, {setting})"
+            return f"{metric}({inner}, {place})"
         case ast.Call(func=ast.Name(id="abs"), args=args):
-            return f"|{describe(args[0])}|"
+            return f"|{describe(args[0], experiments)}|"
         case ast.Call(func=ast.Name(id=name), args=args):
-            return f"{name}({', '.join(describe(argument) for argument in args)})"
+            return f"{name}({', '.join(describe(argument, experiments) for argument in args)})"
         case ast.BinOp(left=left, op=op, right=right):
             sign = {ast.Add: "+", ast.Sub: "−", ast.Mult: "×", ast.Div: "/"}[type(op)]
             # On the right of - and /, an expression of the same rank needs parentheses too.
             strict = isinstance(op, ast.Sub | ast.Div)
-            return f"{_inner(left, _rank(op))} {sign} {_inner(right, _rank(op) + strict)}"
+            return f"{_inner(left, _rank(op), experiments)} {sign} {_inner(right, _rank(op) + strict, experiments)}"
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return f"−{_inner(operand, 2)}"
+            return f"−{_inner(operand, 2, experiments)}"
     return ast.unparse(node)
 
 
@@ -254,7 +257,7 @@ def _rank(op: ast.operator) -> int:
     return 2 if isinstance(op, ast.Mult | ast.Div) else 1
 
 
-def _inner(node: ast.expr, rank: int) -> str:
+def _inner(node: ast.expr, rank: int, experiments: bool) -> str:
     """`node` in parentheses if it binds more weakly than an operator of `rank`."""
-    text = describe(node)
+    text = describe(node, experiments)
     return f"({text})" if isinstance(node, ast.BinOp) and _rank(node.op) < rank else text

@@ -162,3 +162,9 @@ def test_cells_of_lists_every_call():
         ("others", ("E", "s", "b", "m")),
         ("published", ("E", "s", "c", "m")),
     ]
+
+
+def test_a_comparison_of_two_experiments_names_them():
+    tree = parse('cell("E1", "dense", "b", "TA") > cell("E2", "sparse", "b", "TA") - 1')
+    _, (compared,) = evaluate(tree, Fixed())
+    assert (compared.left, compared.right) == ("TA(b, E1 dense)", "TA(b, E2 sparse) − 1")

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from shared import plan as planning
+from shared.planning import plan as planning
 from shared.config import PaperConfig, merge, raw_config
 from shared.data.verify import content_digest, tree_entries
 from shared.paths import ROOT

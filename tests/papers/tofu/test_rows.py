@@ -8,7 +8,7 @@ import pytest
 
 import shared.options
 from papers import __path__ as papers_path
-from shared import plan as planning
+from shared.planning import plan as planning
 from shared.config import PaperConfig, merge, raw_config
 from shared.paths import ROOT
 from shared.results.records import read_records
