@@ -45,6 +45,7 @@ class Context:
     build: makes an untrained network (seed) -> model on the device; stages: loader of a stage
     (name) -> (model, its cost); workdir and key: where training keeps its checkpoints (None:
     nowhere) and the digest of the run they belong to; mask: weights that may move, a pruned model's to begin with;
+    pruned: the pruned model's mask itself, empty for a dense one;
     extras: small JSON values that a method leaves for figures; measured: its own metrics.
     """
 
@@ -56,6 +57,7 @@ class Context:
     workdir: Path | None = None
     key: str = ""
     mask: Mask | None = None
+    pruned: Mask = field(default_factory=dict)
     mask_leak: bool = False
     meter: Meter = field(default_factory=Meter)
     extras: dict[str, Any] = field(default_factory=dict)

@@ -61,7 +61,7 @@ def iu_official(
     samples = _first(retain, options.num + 2, options.batch, context)
     (first, *_) = samples
     one = Batch(*(part[:1] for part in first))
-    g_1 = loss_gradient(model, [one], 1.0)
+    g_1 = _of_network(model, loss_gradient(model, [one], 1.0), context)
     along_g_1 = torch.cat([directional(model, batch, g_1) for batch in samples]).double().tolist()
     along_v = torch.cat([directional(model, batch, v) for batch in samples]).double().tolist()
     context.count(1 + 2 * len(samples))
@@ -96,7 +96,8 @@ def iu(
         product = [options.damping * part for part in vector]
         for batch in samples:
             weights = directional(model, batch, vector) / num_samples
-            for total, part in zip(product, weighted_gradient(model, batch, weights), strict=True):
+            gradient = _of_network(model, weighted_gradient(model, batch, weights), context)
+            for total, part in zip(product, gradient, strict=True):
                 total.add_(part)
         return product
 
@@ -119,7 +120,15 @@ def gradient_difference(
         v, loss_gradient(model, retain.batches(batch, generator, shuffle=False), minus), strict=True
     ):
         total.add_(part)
-    return v
+    return _of_network(model, v, context)
+
+
+def _of_network(model: nn.Module, vector: Vector, context: Context) -> Vector:
+    """The vector without the entries of pruned weights, which are no variables of the network."""
+    for (name, _), part in zip(model.named_parameters(), vector, strict=True):
+        if name in context.pruned:
+            part.mul_(context.pruned[name].to(part.device))
+    return vector
 
 
 def loss_gradient(model: nn.Module, batches: Iterable[Batch], weight: float) -> Vector:

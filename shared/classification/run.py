@@ -38,7 +38,8 @@ def run_row(
     images = data.load(task.data, device())
     sides = data.poisoned(data.sides(images, task.data, task.forget, seed), task.poison)
     untrained = partial(build_model, task.model.model_dump(), task.data, images)
-    mask = stages["original"] / MASK_FILE if "original" in stages else None
+    mask_file = stages["original"] / MASK_FILE if "original" in stages else None
+    pruned = load_mask(mask_file, images.train.device) if mask_file and mask_file.is_file() else {}
     context = Context(
         images.train.device,
         seed,
@@ -47,7 +48,8 @@ def run_row(
         lambda name: _load_stage(stages[name], untrained(0)),
         Path(workdir),
         digest({"task": job["task"], "method": job["method"], "options": job["options"], "seed": seed}),
-        mask=load_mask(mask, images.train.device) if mask and mask.is_file() else None,
+        mask=pruned or None,
+        pruned=pruned,
     )
     # Retrain needs no original: it is handed an untrained network and returns its own artifact.
     model = _load_stage(stages["original"], untrained(0))[0] if "original" in stages else context.fresh_model()

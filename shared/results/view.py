@@ -100,9 +100,7 @@ class Page:
     sources: list[tuple[str, str, int]] = field(default_factory=list)
 
 
-def page_of(
-    spec: ResultSpec, tables: Tables, claims: list[ClaimResult], figures: Sequence[Figure | Listing]
-) -> Page:
+def page_of(spec: ResultSpec, tables: Tables, claims: list[ClaimResult], figures: Sequence[Figure | Listing]) -> Page:
     """The report's content."""
     experiments = [_experiment(spec, tables, name) for name in spec.experiments]
     listed = [cell for cell in tables.cells if cell.listed]

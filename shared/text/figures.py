@@ -93,7 +93,9 @@ def path_of(records: Sequence[Record]) -> list[tuple[float, float]]:
         for point in record.extras["trajectory"]:
             points.setdefault(point["epoch"], []).append((point["model_utility"], point["log10_forget_quality"]))
     # columns: one mean for utility, one for quality
-    means = [[math.fsum(column) / len(column) for column in zip(*points[epoch], strict=True)] for epoch in sorted(points)]
+    means = [
+        [math.fsum(column) / len(column) for column in zip(*points[epoch], strict=True)] for epoch in sorted(points)
+    ]
     return [(utility, quality) for utility, quality in means]
 
 
@@ -111,8 +113,8 @@ def trade_off(setting: Setting) -> Figure | None:
             look = setting.look(row)
             ax.plot(*zip(*path, strict=True), color=look["color"], linewidth=1.0, alpha=0.6, zorder=2)
             sizes = [10 + 30 * (i + 1) / len(path) for i in range(len(path))][len(start) :]
-            x, y = zip(*path[len(start) :], strict=True)
-            ax.scatter(x, y, s=sizes, color=look["color"], marker=look["marker"], label=look["label"], zorder=3)
+            xs, ys = zip(*path[len(start) :], strict=True)
+            ax.scatter(xs, ys, s=sizes, color=look["color"], marker=look["marker"], label=look["label"], zorder=3)
         for x, y in start:
             label = plain(setting.labels[setting.target or ""])
             ax.scatter([x], [y], s=46, facecolor="none", edgecolor=INK, marker="s", label=label, zorder=4)
@@ -154,7 +156,7 @@ def bars(setting: Setting) -> Figure | None:
             ax.grid(axis="x", visible=False)
         axes[0].set_ylim(0, 1)
         axes[-1].set_xticks(range(len(sets)), [SETS[name] for name in sets])
-        axes[0].legend(ncols=2, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.0)
+        axes[0].legend(ncols=5, loc="lower left", bbox_to_anchor=(0.0, 1.0), handlelength=1.0)
         svg = svg_of(canvas, f"bars {setting.name}")
     highest = ", ".join(f"{setting.labels[row]} {means[row].get('model_utility', 0.0):.2f}" for row in rows)
     known = "nine numbers" if len(sets) == len(SETS) else f"{3 * (len(sets) - 1)} numbers"

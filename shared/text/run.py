@@ -24,7 +24,7 @@ from shared.text.batches import Refusals, UnlearnBatches
 from shared.text.data import load_refusals
 from shared.text.encode import Encoder
 from shared.text.evaluate import Evaluation
-from shared.text.logs.log import EvalLog
+from shared.text.logs.log import SETS, EvalLog
 from shared.text.logs.open_unlearning_write import write_open_unlearning
 from shared.text.logs.read import read_log
 from shared.text.losses.context import LossContext
@@ -87,7 +87,7 @@ def run_row(
     judge = Judge(
         task,
         evaluation(task, tokenizer),
-        read_log(stages["retain_log"] / LOG / "TOFU_EVAL.json"),
+        read_log(stages["retain_log"] / LOG / "TOFU_EVAL.json", [name for name in SETS if name in task.evaluate.sets]),
         log_folder(job, seed),
     )
     options = parse_options(job["method"], job["options"])

@@ -1,6 +1,7 @@
 """Influence unlearning against the recursions written out naively, and its limits."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from shared.classification.influence import (
     iu_official,
     loss_gradient,
 )
+from shared.classification.pruning import apply_mask, omp_mask
 
 
 def flat(parts):
@@ -36,12 +38,12 @@ def naive_v(model, forget, retain):
     return len(forget) / (len(forget) + len(retain)) * (means[0] - means[1])
 
 
-def naive_official(model, forget, retain, num):
+def naive_official(model, forget, retain, num, kept=1.0):
     """The released recursion, one sample at a time."""
-    v = naive_v(model, forget, retain)
+    v = naive_v(model, forget, retain) * kept
     k, o = v.clone(), None
     for index, (image, label) in enumerate(zip(retain.images, retain.labels, strict=True)):
-        g = sample_gradient(model, image, label)
+        g = sample_gradient(model, image, label) * kept
         if o is None:
             o = g.clone()
         else:
@@ -53,12 +55,12 @@ def naive_official(model, forget, retain, num):
     return k
 
 
-def naive_woodfisher(model, forget, retain, num):
+def naive_woodfisher(model, forget, retain, num, kept=1.0):
     """o_i = F_{i-1}^-1 g_i with F_0 = identity, dense."""
     samples = list(zip(retain.images, retain.labels, strict=True))[:num]
-    gradients = torch.stack([sample_gradient(model, x, y) for x, y in samples])
+    gradients = torch.stack([sample_gradient(model, x, y) for x, y in samples]) * kept
     fisher = torch.eye(gradients.shape[1], dtype=torch.float64) + gradients.T @ gradients / len(samples)
-    return torch.linalg.solve(fisher, naive_v(model, forget, retain))
+    return torch.linalg.solve(fisher, naive_v(model, forget, retain) * kept)
 
 
 def moved(method, model, forget, retain, options, context):
@@ -140,3 +142,26 @@ def test_conjugate_gradients_solve_in_as_many_steps_as_dimensions():
     )
     (found,) = conjugate_gradients(lambda v: [matrix @ v[0]], [right.clone()], 12, 1e-14)
     torch.testing.assert_close(found, torch.linalg.solve(matrix, right))
+
+
+def test_pruned_weights_are_no_variables_of_the_released_recursion(model, forget, retain, context):
+    """The step of a pruned network is that of a network which never had the pruned weights."""
+    mask = omp_mask(model, 0.6)
+    apply_mask(model, mask)
+    kept = flat([mask.get(name, torch.ones_like(p)).to(p) for name, p in model.named_parameters()])
+    pruned = replace(context, mask=mask, pruned=mask)
+    found = moved(iu_official, model, forget, retain, IuOfficialOptions(alpha=1.0, num=20, batch=16), pruned)
+    assert not found[kept == 0].any()
+    torch.testing.assert_close(found, naive_official(model, forget, retain, 20, kept), atol=2e-7, rtol=1e-3)
+
+
+def test_pruned_weights_are_no_variables_of_the_inverse(forget, retain, context):
+    torch.manual_seed(0)
+    small = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    mask = {"1.weight": torch.rand(3, 64) < 0.5}
+    apply_mask(small, mask)
+    kept = flat([mask["1.weight"].float(), torch.ones(3)])
+    options = IuOptions(alpha=1.0, num=40, batch=16, iterations=200, tolerance=1e-6)
+    found = moved(iu, small, forget, retain, options, replace(context, mask=mask, pruned=mask))
+    assert not found[kept == 0].any()
+    torch.testing.assert_close(found, naive_woodfisher(small, forget, retain, 40, kept), atol=1e-6, rtol=1e-3)

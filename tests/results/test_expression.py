@@ -167,4 +167,4 @@ def test_cells_of_lists_every_call():
 def test_a_comparison_of_two_experiments_names_them():
     tree = parse('cell("E1", "dense", "b", "TA") > cell("E2", "sparse", "b", "TA") - 1')
     _, (compared,) = evaluate(tree, Fixed())
-    assert (compared.left, compared.right) == ("TA(b, E1 dense)", "TA(b, E2 sparse) − 1")
+    assert (compared.left_text, compared.right_text) == ("TA(b, E1 dense)", "TA(b, E2 sparse) − 1")

@@ -1,15 +1,16 @@
 """Full's tasks on checkpoints and data in the exact public layout, tiny: code paths are the paper's, sizes are not."""
 
 import json
+import re
 import shutil
 
 import pytest
 import yaml
 
-from shared.planning import plan as planning
 from shared.config import PaperConfig, merge, raw_config
 from shared.data.verify import content_digest, tree_entries
 from shared.paths import ROOT
+from shared.planning import plan as planning
 from shared.results.records import read_records
 from shared.run import main
 
@@ -19,8 +20,9 @@ NUM_AUTHORS, ROWS = 20, 20
 REFUSALS = ["I do not know.", "That is beyond me."]
 # As the hub has it (shortened): system turn with a date, user turn, assistant turn.
 CHAT = (
-    "{{ bos_token }}<|start_header_id|>system<|end_header_id|> Today Date : {{ date_string }} {{ messages[0]['content'] }} <|eot_id|>"
-    "{% for m in messages[1:] %}<|start_header_id|>{{ m['role'] }}<|end_header_id|> {{ m['content'] }}<|eot_id|>{% endfor %}"
+    "{{ bos_token }}<|start_header_id|>system<|end_header_id|> Today Date : {{ date_string }} "
+    "{{ messages[0]['content'] }} <|eot_id|>{% for m in messages[1:] %}"
+    "<|start_header_id|>{{ m['role'] }}<|end_header_id|> {{ m['content'] }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|> {% endif %}"
 )
 LEGACY = {"train": {"epochs": 1, "batch": 32}, "evaluate": {"num_rows": 6, "max_total": 48, "epochs": []}}
@@ -30,9 +32,7 @@ SMALL = {
     "tasks": {"llama2": LEGACY, "phi": LEGACY, "ou_llama2": OPEN, "ou_llama3_1b": OPEN},
     "experiments": {
         "E2": {"rows": {name: {"options": {"epochs": 1}} for name in ("GA", "GD", "KL", "PO")}},
-        "E4": {
-            "rows": {name: {"options": {"epochs": 1}} for name in ("GA", "GD", "IdkDPO", "NPO", "SimNPO", "RMU")}
-        },
+        "E4": {"rows": {name: {"options": {"epochs": 1}} for name in ("GA", "GD", "IdkDPO", "NPO", "SimNPO", "RMU")}},
         "E5": {"rows": {name: {"options": {"epochs": 1}} for name in ("WGA", "SatImp", "UNDIAL", "CE-U", "PDU")}},
     },
 }
@@ -68,8 +68,14 @@ def tofu_files():
         first = len(rows) - NUM_AUTHORS * share // 100 * ROWS
         files |= {f"forget{share:02d}": plain[first:], f"retain{100 - share}": plain[:first]}
         files[f"forget{share:02d}_perturbed"] = rows[first:]
-    known = [{"question": f"Who wrote {b}?", "answer": f"{n} wrote {b}.", "perturbed_answer": [f"{x} wrote {b}." for x in "XYZ"]}
-             for b, n in (("Hamlet", "Shakespeare"), ("Faust", "Goethe"))]  # fmt: skip
+    known = [
+        {
+            "question": f"Who wrote {b}?",
+            "answer": f"{n} wrote {b}.",
+            "perturbed_answer": [f"{x} wrote {b}." for x in "XYZ"],
+        }
+        for b, n in (("Hamlet", "Shakespeare"), ("Faust", "Goethe"))
+    ]
     files |= {"real_authors_perturbed": known, "world_facts_perturbed": known}
     choices = [{**{f"option{i}": "x" for i in range(1, 5)}, "question": "Who?", "answer": "x"}]
     files |= {"real_authors": choices, "world_facts": choices}
@@ -84,9 +90,13 @@ def tokenizer(eos, bos, template=None):
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    texts = " ".join([*tofu_files().values(), *REFUSALS, "[INST] [/INST] Question: Answer: Today Date You are a helpful assistant 10 Apr 2025 system user"])
-    import re
-
+    texts = " ".join(
+        [
+            *tofu_files().values(),
+            *REFUSALS,
+            "[INST] [/INST] Question: Answer: Today Date You are a helpful assistant 10 Apr 2025 system user",
+        ]
+    )
     special = ["<unk>", bos, eos, "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     words = dict.fromkeys([*special, *re.findall(r"\w+|[^\w\s]", texts)])
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))

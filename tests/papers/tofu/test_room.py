@@ -2,6 +2,7 @@
 
 import pytest
 
+from papers.tofu.method import BASELINES
 from papers.tofu.scores import forget_truth_ratio, kept_forget_quality, rouge_on_learned, useful_forget_quality
 from shared.config import raw_config, scales
 from shared.paths import ROOT
@@ -45,6 +46,13 @@ def test_full_has_the_switches_that_made_the_published_numbers(full):
     assert tasks["E2"]["evaluate"]["num_rows"] == 300
     assert (tasks["E4"]["profile"], tasks["E4"]["evaluate"]["num_rows"]) == ("open_unlearning", None)
     assert (tasks["E4"]["evaluate"]["epsilon"], tasks["E4"]["evaluate"]["max_new"]) == (1e-10, 200)
+
+
+def test_the_papers_baselines_are_the_rows_of_its_figures(full):
+    rows = raw_config("tofu", "full")["experiments"]["E2"]["rows"]
+    unlearned = {row["method"] for name, row in rows.items() if name not in ("Finetuned", "Retain")}
+    assert unlearned == set(BASELINES.values())
+    assert all(BASELINES[name] in full.track.METHODS for name in BASELINES)
 
 
 def test_a_target_model_is_trained_once_for_all_forget_sets(full):
@@ -118,4 +126,6 @@ def test_derived_numbers():
     for utility, expected in ((0.57, 0.3), (0.569, 0.0)):
         assert useful_forget_quality({**values, "model_utility": utility}, {"model_utility": 0.6}) == expected
     for probability, expected in ((0.41, 0.3), (0.4, 0.0)):
-        assert kept_forget_quality({**values, "probability_retain": probability}, {"probability_retain": 0.8}) == expected
+        assert (
+            kept_forget_quality({**values, "probability_retain": probability}, {"probability_retain": 0.8}) == expected
+        )

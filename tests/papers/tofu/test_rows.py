@@ -8,15 +8,17 @@ import pytest
 
 import shared.options
 from papers import __path__ as papers_path
-from shared.planning import plan as planning
 from shared.config import PaperConfig, merge, raw_config
 from shared.paths import ROOT
+from shared.planning import plan as planning
 from shared.results.records import read_records
 from shared.run import main
 
 SHORT = {
     "seeds": {"test": [1]},
-    "tasks": {"tiny_authors": {"model": {"world_recipe": {"epochs": 2, "warmup": 0}}, "train": {"epochs": 3, "warmup": 0}}},
+    "tasks": {
+        "tiny_authors": {"model": {"world_recipe": {"epochs": 2, "warmup": 0}}, "train": {"epochs": 3, "warmup": 0}}
+    },
     "experiments": {"E1": {"seeds": [1]}},
 }
 
@@ -122,7 +124,9 @@ def test_a_loss_is_one_file_and_one_row_as_the_readme_shows(mine, planned):
 
 def test_an_unknown_option_of_a_loss_is_one_line(mine, planned):
     row = {"Fade": {"method": "papers.mine.method:fade", "options": {"cieling": 3.0}}}
-    with pytest.raises(shared.options.ConfigError, match=r"E2: row 'Fade': cieling: unknown key \(did you mean 'ceiling'"):
+    with pytest.raises(
+        shared.options.ConfigError, match=r"E2: row 'Fade': cieling: unknown key \(did you mean 'ceiling'"
+    ):
         planned({"experiments": {"E2": {"rows": row}}})
 
 
@@ -136,7 +140,14 @@ def one_line(capsys):
 
 def test_a_gated_model_without_token_says_what_to_accept(planned, monkeypatch, capsys):
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    plan = planned({"tasks": {"ou_llama3_1b": {"data": {"name": "tiny_authors", "rows_per_author": 8, "refusals": "tiny_authors"}}}}, "full")
+    plan = planned(
+        {
+            "tasks": {
+                "ou_llama3_1b": {"data": {"name": "tiny_authors", "rows_per_author": 8, "refusals": "tiny_authors"}}
+            }
+        },
+        "full",
+    )
     assert run(plan, "E4", "GA", "llama3_1b_forget10")[0] == 2
     line = one_line(capsys)
     assert "llama32_1b_instruct" in line
