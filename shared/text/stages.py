@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 # The models and the scorer import these when first used (4 s of CPU); here, jobs that are forked later share them.
-import rouge_score.rouge_scorer
+import rouge_score.rouge_scorer  # noqa: F401
 import torch
 import transformers.models.auto.modeling_auto
 import transformers.models.auto.tokenization_auto
-import transformers.models.gpt2.modeling_gpt2
+import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 
 from shared.data.pull import pull
 from shared.errors import DataError

@@ -88,6 +88,19 @@ def test_gradient_ascent_at_a_huge_rate_is_a_result_and_no_crash(planned):
     assert all(abs(value) <= 1e3 for value in record.extras["log_truth_ratio"])
 
 
+def test_a_model_without_world_knowledge_is_judged_on_two_question_sets(planned):
+    """E6's task on the generated authors: the retain log has no real authors and no world facts either."""
+    tiny = {"data": {"name": "tiny_authors", "rows_per_author": 8, "refusals": "tiny_authors"}}
+    tiny |= {"model": {"tiny": {"width": 32, "context": 24}}, "train": {"epochs": 2}, "max_length": 24}
+    tiny |= {"evaluate": {"max_length": 24, "max_total": 24}}
+    plan = planned({"tasks": {"tiny_real": tiny}, **options("E6", "GA-1e-3", epochs=1, batch=8)}, "full")
+    code, record = run(plan, "E6", "GA-1e-3", "forget10")
+    assert code == 0
+    assert record.metric("probability_real_authors") is None
+    assert 0 <= record.metric("model_utility") <= 1
+    assert 0 < record.metric("forget_quality") <= 1
+
+
 def readme_block(language):
     text = (ROOT / "papers" / "tofu" / "README.md").read_text()
     section = text[text.index("## Add a loss") :]
