@@ -69,8 +69,9 @@ class Encoder:
     profile: Profile = "legacy"
     max_length: int = 500
     examples: Sequence[Example] = ()
-    # a question's prompt is asked for with each of its answers
-    _prompts: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    # Ids by text and by whether special tokens are added. A prompt is asked for with each of its answers, and one call
+    # of the tokenizer for many texts takes a fraction of one call each.
+    _known: dict[tuple[str, bool], list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.tokenizer.eos_token_id is None:
@@ -102,7 +103,11 @@ class Encoder:
 
     def rows(self, items: Iterable[tuple[int, str, str]]) -> list[EncodedRow]:
         """Rows of (index, question, answer) triples; says how many answers were cut."""
-        encoded = [self.row(*item) for item in items]
+        items = list(items)
+        texts = [self.template.render(question, answer, self.tokenizer, self.examples) for _, question, answer in items]
+        self._learn(texts)
+        encode = self._legacy if self.profile == "legacy" else self._open_unlearning
+        encoded = [encode(index, text) for (index, _, _), text in zip(items, texts, strict=True)]
         if cut := sum(row.truncated for row in encoded):
             log.warning(
                 "%d of %d answers are cut at %d tokens and have no EOS label", cut, len(encoded), self.max_length
@@ -118,7 +123,7 @@ class Encoder:
         return ids
 
     def _legacy(self, index: int, text: Rendered) -> EncodedRow:
-        num_question = len(self._prompt_ids(text.question, text))
+        num_question = len(self._ids(text.question, text))
         self._check_question(index, num_question)
         ids = self._ids(text.full, text)
         fills = len(ids) >= self.max_length
@@ -129,7 +134,7 @@ class Encoder:
         return EncodedRow(index, kept + end, mask, labels, num_question, truncated=len(ids) > len(kept))
 
     def _open_unlearning(self, index: int, text: Rendered) -> EncodedRow:
-        num_prompt = len(self._prompt_ids(text.prompt, text))
+        num_prompt = len(self._ids(text.prompt, text))
         self._check_question(index, num_prompt)
         ids = self._ids(text.full, text)
         if ids[-1] != self.eos_id:
@@ -143,14 +148,23 @@ class Encoder:
         return EncodedRow(index, ids, mask, _masked(ids, num_prompt), num_prompt, truncated=False)
 
     def _ids(self, text: str, rendered: Rendered) -> list[int]:
-        # verbose: the tokenizer warns of long texts; here they are cut or refused, and counted
-        encoded = self.tokenizer(text, add_special_tokens=rendered.special_tokens, verbose=False)
-        return list(encoded["input_ids"])
+        key = text, rendered.special_tokens
+        if key not in self._known:
+            self._tokenise([text], rendered.special_tokens)
+        return self._known[key]
 
-    def _prompt_ids(self, prompt: str, rendered: Rendered) -> list[int]:
-        if prompt not in self._prompts:
-            self._prompts[prompt] = self._ids(prompt, rendered)
-        return self._prompts[prompt]
+    def _learn(self, texts: Sequence[Rendered]) -> None:
+        for special in (False, True):
+            own = [text for text in texts if text.special_tokens == special]
+            prompts = [text.question if self.profile == "legacy" else text.prompt for text in own]
+            new = dict.fromkeys((*prompts, *(text.full for text in own)))
+            self._tokenise([text for text in new if (text, special) not in self._known], special)
+
+    def _tokenise(self, texts: list[str], special_tokens: bool) -> None:
+        if texts:
+            # verbose: the tokenizer warns of long texts; here they are cut or refused, and counted
+            found = self.tokenizer(texts, add_special_tokens=special_tokens, verbose=False)["input_ids"]
+            self._known.update(((text, special_tokens), list(ids)) for text, ids in zip(texts, found, strict=True))
 
     def _check_question(self, index: int, num_tokens: int) -> None:
         if num_tokens >= self.max_length:

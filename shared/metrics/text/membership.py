@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from shared.errors import DataError
 from shared.metrics.text.probability import Floats
@@ -51,6 +50,8 @@ def membership_auc(forget_scores: Floats, holdout_scores: Floats) -> float:
 
     A NaN score (a diverged model) counts as infinite: not a member.
     """
+    from sklearn.metrics import roc_auc_score  # most evaluations score no membership
+
     if len(forget_scores) == 0 or len(holdout_scores) == 0:
         counts = f"{len(forget_scores)} forget and {len(holdout_scores)} holdout rows"
         raise DataError(f"membership AUC needs rows of both kinds, got {counts}")
