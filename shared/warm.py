@@ -227,7 +227,9 @@ def import_all(modules: list[str]) -> None:
 def main() -> None:
     """`python -m shared.warm <socket> <pid of the workflow> [module to import at once ...]`."""
     server = Server(sys.argv[1], int(sys.argv[2]))
+    gc.disable()  # imports leave no garbage, and looking for it takes an eighth of their time
     import_all(sys.argv[3:])
+    gc.enable()
     server.serve()
 
 
