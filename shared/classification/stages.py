@@ -1,5 +1,6 @@
 """What the stage jobs of the classification track make: trained models, and what shadow models say."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -128,6 +129,9 @@ def _start(bench: Bench, parents: Mapping[str, Path], workdir: Path) -> tuple[nn
         mask = _pruning_mask(bench, model, parents, workdir)
     else:
         return model, None
+    if gone := [name for name, kept in mask.items() if not kept.any()]:
+        # Defined all the same: what follows sees the layer's batch norm only, or the shortcut beside it
+        warnings.warn(f"pruning leaves {', '.join(gone)} without a weight; a lower sparsity would not", stacklevel=2)
     apply_mask(model, mask)
     return model, mask
 

@@ -10,7 +10,7 @@ from shared.classification import data
 from shared.classification import stages as module
 from shared.classification.masks import load_mask
 from shared.classification.protocol import stages
-from shared.classification.pruning import sparsity
+from shared.classification.pruning import conv_weights, sparsity
 from shared.classification.run import run_row
 from shared.classification.stages import run_stage
 from shared.classification.task import PoisonSpec, Task
@@ -108,6 +108,20 @@ def test_iterative_pruning_nests(tmp_path):
     inner, outer = (load_mask(path / "mask.safetensors") for path in (folder, folder / "dense"))
     assert sparsity(outer) == pytest.approx(0.2, abs=1e-4)
     assert all((inner[name] <= outer[name]).all() for name in inner)
+
+
+def test_a_layer_without_weights_is_said_and_the_network_stays_defined(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        module, "imp_mask", lambda model, *_: {n: torch.zeros_like(w).bool() for n, w in conv_weights(model).items()}
+    )
+    recipe = stages(task(pruning={"sparsity": 0.9}), 1)["original"]
+    with pytest.warns(UserWarning, match="without a weight"):
+        folder = make(recipe, tmp_path / "original")
+    found, _ = row(
+        task(pruning={"sparsity": 0.9}), "shared.classification.finetune:original", {}, tmp_path, original=folder
+    )
+    assert found["sparsity"] == 100
+    assert 0 < found["TA"] < 30  # one class for every image
 
 
 def test_synflow_prunes_before_training_and_trains_on_those_weights(tmp_path):
