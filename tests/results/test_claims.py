@@ -54,7 +54,7 @@ def test_others_leaves_out_the_row_and_the_reference(case):
 
 
 def test_published_claims_of_salun_hold_on_published_numbers(case):
-    """Dossier C3, C4, C5, C7: with the paper's means as ours, the paper's claims hold."""
+    """C3, C4, C5, C7 of the paper: with the paper's means as ours, the paper's claims hold."""
     mia = [cell(row, "MIA") for row in ("RL", "Retrain", "SalUn")]
     gaps = [f"abs({cell(r, setting='random50')} - {cell(r)})" for r in ("SalUn", "BS")]
     for expr in (
