@@ -14,7 +14,20 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LABEL_SUFFIXES = (".npy", ".mat", ".png", ".tif", ".tiff")
 
 
-class FolderPairs:
+class _Pairs:
+    """Pictures with a second file each, by stem."""
+
+    pairs: list[tuple[Path, Path]]
+
+    @cached_property
+    def names(self) -> list[str]:
+        return [image.stem for image, _ in self.pairs]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+class FolderPairs(_Pairs):
     """Images with one soft mask each: `<images>/<stem>.jpg` and `<masks>/<stem>.png`, sorted by stem.
 
     The two folders may be the same one. Raises DataError for an image without mask, and for a mask
@@ -30,13 +43,6 @@ class FolderPairs:
         spare_masks: bool = False,
     ) -> None:
         self.pairs = paired(images, (image_suffix,), masks, (mask_suffix,), spare_masks)
-
-    @cached_property
-    def names(self) -> list[str]:
-        return [image.stem for image, _ in self.pairs]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
         image_path, mask_path = self.pairs[index]
@@ -91,7 +97,7 @@ class InstanceFolders:
         return found[0]
 
 
-class LabelMapPairs:
+class LabelMapPairs(_Pairs):
     """Images with a label map each, by stem: .mat with `inst_map` (CPM-17), .npy (Kumar), or a picture of integers.
 
     Any ids >= 0 are numbered anew 1..n; all instances are of class 0.
@@ -99,13 +105,6 @@ class LabelMapPairs:
 
     def __init__(self, images: Path, labels: Path) -> None:
         self.pairs = paired(images, IMAGE_SUFFIXES, labels, LABEL_SUFFIXES, spare_masks=False)
-
-    @cached_property
-    def names(self) -> list[str]:
-        return [image.stem for image, _ in self.pairs]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
         image_path, label_path = self.pairs[index]

@@ -26,17 +26,6 @@ from shared.text.task import EvaluationSpec
 _MEMBERSHIP_SETS = ("forget", HOLDOUT)
 
 
-def evaluate(
-    model: nn.Module,
-    encoder: Encoder,
-    sets: Mapping[str, Sequence[QaRow]],
-    spec: EvaluationSpec,
-    source: str = "model",
-) -> EvalLog:
-    """Log of one model; for several models over the same questions, `Evaluation` encodes them once."""
-    return Evaluation(encoder, sets, spec)(model, source)
-
-
 class Evaluation:
     """Question sets ("retain", "forget", "real_authors", "world_facts", "holdout") that models are evaluated on.
 

@@ -2,7 +2,7 @@
 forget quality compares with."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,6 @@ def run_stage(job: Mapping[str, Any], out: Path, workdir: Path, threads: int = 1
 
 
 Made = tuple[FitResult, list[Metric]]
-Maker = Callable[[Mapping[str, Any], Mapping[str, Path], Path, Path], Made]
 
 
 def _base(recipe: Mapping[str, Any], parents: Mapping[str, Path], out: Path, workdir: Path) -> Made:

@@ -12,7 +12,7 @@ from shared.metrics.text.membership import min_k_plus_plus_score, min_k_score
 from shared.text.aggregate import aggregate
 from shared.text.data import QaRow
 from shared.text.encode import Encoder
-from shared.text.evaluate import Evaluation, evaluate
+from shared.text.evaluate import Evaluation
 from shared.text.generate import Limit, generate_ids, prompts_of, text_of
 from shared.text.gradient_norm import gradient_norms
 from shared.text.score import score
@@ -22,6 +22,10 @@ from shared.text.zoo import TinyGptOptions, tiny_gpt, word_tokenizer
 
 NAMES, PLACES = ["ann", "bob", "carl", "dora", "eve", "finn"], ["oslo", "lima", "cairo", "quito", "hanoi"]
 SPLITS = {name: name for name in ("retain", "forget", "real_authors", "world_facts")}
+
+
+def evaluate(model, encoder, sets, spec, source="model"):
+    return Evaluation(encoder, sets, spec)(model, source)
 
 
 def author(index, name, num_perturbed=3, paraphrase=True):
