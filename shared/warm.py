@@ -45,7 +45,8 @@ def submit(address: str, argv: list[str]) -> int | None:
 
 
 def start_early(address: str, modules: list[str]) -> None:
-    """Start the server before the first job asks for it, importing `modules`: the engine is still busy planning."""
+    """Start the server before the first job asks for it, importing `modules` in this order: the engine is still busy
+    planning."""
     owner = _owner(address)
     if hasattr(os, "pidfd_open") and owner is not None:
         with open(f"{address}.lock", "w") as lock:
@@ -98,10 +99,13 @@ def _start(address: str, owner: int, modules: list[str] | None = None) -> "subpr
 
 
 class Server:
-    """Accepts jobs, forks a child for each, reports its exit code, kills it when its client is gone."""
+    """Accepts jobs, forks a child for each, reports its exit code, kills it when its client is gone.
 
-    def __init__(self, address: str, owner: int) -> None:
-        self.address = address
+    modules: imported one by one while no job waits; a job whose runner is not there yet has it imported first.
+    """
+
+    def __init__(self, address: str, owner: int, modules: list[str]) -> None:
+        self.address, self.modules = address, modules
         self.selector = selectors.DefaultSelector()
         self.listener = socket.socket(socket.AF_UNIX)
         Path(address).unlink(missing_ok=True)
@@ -117,8 +121,11 @@ class Server:
         """Serve until the owner ends."""
         try:
             while self.running:
-                for key, _ in self.selector.select():
+                events = self.selector.select(0 if self.modules else None)
+                for key, _ in events:
                     key.data(key.fileobj)
+                if self.modules and not events:
+                    import_all([self.modules.pop(0)])
         finally:
             Path(self.address).unlink(missing_ok=True)
             for pid, _ in self.children.values():
@@ -216,21 +223,19 @@ def import_all(modules: list[str]) -> None:
     """Import modules; one that cannot be imported fails again, and visibly, in the job that needs it."""
     import importlib
 
+    gc.disable()  # imports leave no garbage, and looking for it takes an eighth of their time
     for module in modules:
         try:
             importlib.import_module(module)
         except Exception:
             traceback.print_exc()
+    gc.enable()
     gc.freeze()
 
 
 def main() -> None:
-    """`python -m shared.warm <socket> <pid of the workflow> [module to import at once ...]`."""
-    server = Server(sys.argv[1], int(sys.argv[2]))
-    gc.disable()  # imports leave no garbage, and looking for it takes an eighth of their time
-    import_all(sys.argv[3:])
-    gc.enable()
-    server.serve()
+    """`python -m shared.warm <socket> <pid of the workflow> [module to import early ...]`."""
+    Server(sys.argv[1], int(sys.argv[2]), sys.argv[3:]).serve()
 
 
 if __name__ == "__main__":

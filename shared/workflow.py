@@ -170,11 +170,13 @@ def begin(main_process: bool) -> TextIO | None:
 
 
 def start_early() -> None:
-    """Begin with the imports of the planned rows while the engine gets ready. Called when a local run starts."""
+    """Begin with the imports of the planned jobs while the engine gets ready, those of stages first: rows come later.
+    Called when a local run starts."""
     address = os.environ.get("REPLICATE_WARM")
-    modules = {str(job.content["run"]).partition(":")[0] for job in _jobs.values()}
+    jobs = sorted(_jobs.values(), key=lambda job: job.content["kind"] != "stage")
+    modules = dict.fromkeys(str(job.content["run"]).partition(":")[0] for job in jobs)
     if address and modules:
-        start_server(address, sorted(modules))
+        start_server(address, list(modules))
 
 
 def board_inputs(_wildcards: Any) -> list[str]:

@@ -139,3 +139,19 @@ def test_without_an_owner_there_is_no_server(folder, owner):
     owner.kill()
     owner.wait()
     assert warm.submit(str(folder / f"warm-{owner.pid}.sock"), ["stage", "write.json"]) is None
+
+
+def test_modules_are_imported_one_by_one_while_no_job_waits(folder, owner, monkeypatch):
+    """The first one writes a mark when it has started, and takes longer than the job that asks meanwhile."""
+    slow = "import pathlib, time\npathlib.Path(__file__).with_suffix('.begun').touch()\ntime.sleep(1)\n"
+    (folder / "slow_import.py").write_text(slow)
+    (folder / "late_import.py").write_text("import pathlib\npathlib.Path(__file__).with_suffix('.done').touch()\n")
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{ROOT}")
+    address = str(folder / f"warm-{owner.pid}.sock")
+    warm.start_early(address, ["slow_import", "late_import"])
+    assert wait_for((folder / "slow_import.begun").is_file, 60)
+    # asked while the first module is being imported: the job comes before the second one
+    job = start(folder, owner, "write")
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 0, errors
+    assert wait_for((folder / "late_import.done").is_file, 60)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.config import TRACKS, PaperConfig, load_config
-from shared.errors import nearest
+from shared.errors import ConfigError, nearest
 from shared.files import digest, write_json_if_changed
 from shared.options import source_of
 from shared.paths import results_of, shown
@@ -128,6 +128,7 @@ class Plan:
         if task is None:
             return {}
         recipes = self.track.stages(task, seed)
+        trained = self._parts_of_row(experiment, row, recipe, task, seed)
         for name in recipe.get("needs", []):
             if name not in recipes:
                 hint = nearest(name, list(recipes))
@@ -135,7 +136,21 @@ class Plan:
                     experiment, f"row '{row}': needs '{name}', which is no stage of its task{hint}"
                 )
         wanted = {*self.track.stages_needed(recipe["method"], task), *recipe.get("needs", [])}
-        return {name: self._stages.job(name, recipes[name], task) for name in sorted(wanted)}
+        chosen = {**{name: recipes[name] for name in wanted}, **trained}
+        return {name: self._stages.job(name, chosen[name], task) for name in sorted(chosen)}
+
+    def _parts_of_row(
+        self, experiment: str, row: str, recipe: dict[str, Any], task: Any, seed: int
+    ) -> dict[str, dict[str, Any]]:
+        """Recipes of what a row's own options ask to be trained, in tracks whose methods are made of such parts."""
+        parts = getattr(self.track, "parts", None)
+        if parts is None:
+            return {}
+        try:
+            found: dict[str, dict[str, Any]] = parts(recipe["method"], recipe["options"], task, seed)
+        except ConfigError as error:
+            raise self.resolver.error(experiment, f"row '{row}': {error}") from None
+        return found
 
     @property
     def stages(self) -> dict[str, Job]:

@@ -2,15 +2,16 @@
 
 A track's `stages(task, seed)` gives recipes by name. Keys of a recipe that mean something here, all others being the
 track's own: `stages` ({name: recipe}, the stages that it stands on), `manifests` (its data; by default that of the
-task; a recipe with its own is the same stage for tasks that need further data) and `stage` (its own name, whatever name
-its children know it by).
+task; a recipe with its own is the same stage for tasks that need further data), `stage` (its own name, whatever name
+its children know it by) and `sources` (import paths of functions of papers that make it: an edited file makes it anew).
 """
 
 from typing import Any
 
 from shared.config import Resources
 from shared.files import digest
-from shared.paths import stage_folder
+from shared.options import source_of
+from shared.paths import shown, stage_folder
 from shared.planning.jobs import Job, load_identity, pulled_marker
 from shared.results.jobs import read_job
 
@@ -53,9 +54,10 @@ class StagePlan:
 
 
 def needs_of(content: dict[str, Any]) -> list[str]:
-    """Files that a stage waits for: its data, and the records of the stages that it stands on."""
+    """Files that a stage waits for: its data, its functions' sources, the records of the stages that it stands on."""
     pulled = [str(pulled_marker(name)) for name in content["manifests"]]
-    return [*pulled, *(str(stage["output"]) for stage in content.get("stages", {}).values())]
+    sources = sorted({shown(source_of(path)) for path in content["recipe"].get("sources", [])})
+    return [*pulled, *sources, *(str(stage["output"]) for stage in content.get("stages", {}).values())]
 
 
 def stage_inputs(wildcards: Any) -> dict[str, Any]:

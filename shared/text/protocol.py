@@ -35,9 +35,10 @@ def stages(task: Task, seed: int) -> dict[str, dict[str, Any]]:
     base: the model before the fictitious authors; target: fine-tuned on all of them; retain, second_retain: on the
     retain split; retain_log: the retain model's evaluation, which forget quality compares with.
     """
-    base = _base(task, seed)
+    base_seed = seed if task.model.seed is None else task.model.seed
+    base = _base(task, base_seed)
     retain = _finetuned("retain", task, task.data.retain, base, seed)
-    other = _base(task, seed + SECOND_SEED)
+    other = _base(task, base_seed + SECOND_SEED)
     return {
         "base": base,
         "target": _finetuned("target", task, task.data.full, base, seed),
@@ -61,8 +62,8 @@ def _learned(task: Task) -> dict[str, Any]:
 
 
 def _base(task: Task, seed: int) -> dict[str, Any]:
-    """A tiny model made here (of its own for every seed), or a published one (the same for all seeds)."""
-    model = task.model.model_dump(mode="json", exclude={"lora", "gradient_checkpointing"})
+    """A tiny model made here, or a published one (the same for all seeds)."""
+    model = task.model.model_dump(mode="json", exclude={"lora", "gradient_checkpointing", "seed"})
     if task.model.checkpoint:
         needed = [task.model.checkpoint, *([task.model.tokenizer] if task.model.tokenizer else [])]
         return {**_common("base", task, 0), "data": {}, "model": model, "manifests": needed}
@@ -81,7 +82,7 @@ def _finetuned(
         return {**_common(stage, task, 0), **released_stage}
     return {
         **_common(stage, task, seed),
-        "model": task.model.model_dump(mode="json"),
+        "model": task.model.model_dump(mode="json", exclude={"seed"}),
         "profile": task.profile,
         "max_length": task.max_length,
         "train": task.train.model_dump(mode="json"),
@@ -92,7 +93,8 @@ def _finetuned(
 
 def _evaluated(task: Task) -> dict[str, Any]:
     """The task as evaluation reads it: epochs belong to unlearning."""
-    return task.model_dump(mode="json", exclude={"train": True, "released": True, "evaluate": {"epochs"}})
+    dropped = {"train": True, "released": True, "model": {"seed"}, "evaluate": {"epochs"}}
+    return task.model_dump(mode="json", exclude=dropped)
 
 
 def stages_needed(method: str, task: Task) -> list[str]:

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+
+# The scorer imports it when first used (2 s of CPU); here, jobs that are forked later share it, and no model waits.
+import rouge_score.rouge_scorer  # noqa: F401
 from torch import Tensor
 
 from shared.data.pull import pull

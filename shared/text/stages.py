@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# The models and the scorer import these when first used (4 s of CPU); here, jobs that are forked later share them.
-import rouge_score.rouge_scorer  # noqa: F401
+# The models import these when first used (2 s of CPU); here, jobs that are forked later share them.
 import torch
 import transformers.models.auto.modeling_auto
 import transformers.models.auto.tokenization_auto

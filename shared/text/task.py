@@ -1,8 +1,8 @@
 """The typed task of the text track: questions, model, how it learned them, what it must forget, what is measured.
 Torch-free.
 
-Seeds. A row's seed decides the tiny base model's weights, the batches of every fine-tuning, and the unlearning. The
-data are the same for all seeds.
+Seeds. A row's seed decides the batches of every fine-tuning, the unlearning, and a tiny base model's weights unless the
+task gives these a seed of their own. The data are the same for all seeds.
 """
 
 from typing import Annotated, Literal
@@ -57,6 +57,7 @@ class ModelSpec(Strict):
     tokenizer: manifest to take the tokenizer from where the checkpoint has none. template: key of
     `shared.text.templates.TEMPLATES`. world_recipe: how a tiny model learns `data.world` first (answers and their
     paraphrases); absent: it starts untrained. lora: adapters instead of all weights, in fine-tuning and unlearning.
+    seed: of a tiny model that is the same for all rows' seeds, as a checkpoint is; absent: each seed has its own.
     """
 
     checkpoint: str | None = None
@@ -67,6 +68,7 @@ class ModelSpec(Strict):
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
     lora: LoraOptions | None = None
+    seed: int | None = None
 
     @model_validator(mode="after")
     def _one_model(self) -> "ModelSpec":
@@ -74,6 +76,8 @@ class ModelSpec(Strict):
             raise ValueError("a model is either a `checkpoint` or `tiny`")
         if self.world_recipe and not self.tiny:
             raise ValueError("world_recipe is for tiny models: a checkpoint knows the world")
+        if self.seed is not None and not self.tiny:
+            raise ValueError("seed is for tiny models: a checkpoint is the same for all seeds")
         if self.template not in TEMPLATES:
             raise ValueError(f"'{self.template}' is no prompt template{nearest(self.template, list(TEMPLATES))}")
         return self

@@ -219,3 +219,33 @@ def test_the_retrained_model_as_a_further_stage(paper):
     assert set(job.content["stages"]["1"]) == {"original", "retrain"}
     assert job.content["needs"] == ["retrain"]
     assert sum(path.startswith("results/stages/") for path in job.inputs) == 4  # two seeds a job
+
+
+def with_parts(toy):
+    """A toy track whose rows have a part each, made by one function and keyed by its options."""
+
+    def parts(method, options, task, seed):
+        if task.colour == "none":
+            raise ConfigError("body: training set 'train' is not one of the task's")
+        depth = len(method)  # the two methods' paths differ in length
+        own = {"stage": "part", "depth": depth, "sources": ["papers.salun.method:salun"], "manifests": [], "seed": seed}
+        return {"body": {**own, "stages": toy_stages(task, seed)}}
+
+    toy.track.parts = parts
+    return toy
+
+
+def test_the_parts_of_a_row_are_stages_and_wait_for_their_source(toy):
+    built = with_parts(toy)()
+    found = [job for job in built.stages.values() if job.content["stage"] == "part"]
+    assert len(found) == 2  # one for each row's options
+    assert all(any(path.endswith("papers/salun/method.py") for path in job.inputs) for job in found)
+    for job in built.rows.values():
+        own = job.content["stages"]["1"]
+        assert set(own) == {"body", "left" if job.content["row"] == "Left" else "top"}
+        assert str(own["body"]["output"]) in job.inputs
+
+
+def test_a_part_that_cannot_be_planned_names_the_row(toy):
+    with pytest.raises(ConfigError, match=r"demo/config/full\.yaml: E1: row 'Left': body: training set 'train'"):
+        with_parts(toy)(lambda v: v["tasks"]["main"].update(colour="none"))

@@ -140,6 +140,17 @@ def test_tasks_that_forget_other_rows_share_the_target_model():
     assert ten["second_retain"] != ten["retain"]
 
 
+def test_a_base_model_with_a_seed_of_its_own_is_the_same_for_all_rows():
+    shared = {**TASK, "model": {**TASK["model"], "seed": 4}}
+    one, two = (stages(Task(**shared), seed) for seed in (1, 2))
+    assert one["base"] == two["base"]
+    assert one["target"] != two["target"]
+    assert one["second_retain"]["stages"]["base"] == two["second_retain"]["stages"]["base"] != one["base"]
+    plain = stages(Task(**TASK), 4)  # the seed is no key of a recipe: the same model, however it came by its seed
+    assert plain["base"] == one["base"]
+    assert plain["target"] == stages(Task(**shared), 4)["target"]
+
+
 def test_a_refusing_loss_without_refusals_is_one_line(folders):
     task = {**TASK, "data": {**TASK["data"], "refusals": None}}
     with pytest.raises(ConfigError, match=r"data\.refusals: this loss answers with refusals"):
