@@ -93,7 +93,7 @@ def _finetuned(
 
 def _evaluated(task: Task) -> dict[str, Any]:
     """The task as evaluation reads it: epochs belong to unlearning."""
-    dropped = {"train": True, "released": True, "model": {"seed"}, "evaluate": {"epochs"}}
+    dropped: Any = {"train": True, "released": True, "model": {"seed"}, "evaluate": {"epochs"}}
     return task.model_dump(mode="json", exclude=dropped)
 
 
