@@ -20,7 +20,11 @@ from shared.options import Count, Strict, explain
 from shared.paths import is_name, paper_slugs, papers_root
 
 # Track -> its protocol module: typed tasks, stages, baselines and metrics, importable without torch.
-TRACKS = {"classification": "shared.classification.protocol", "text": "shared.text.protocol"}
+TRACKS = {
+    "classification": "shared.classification.protocol",
+    "segmentation": "shared.segmentation.protocol",
+    "text": "shared.text.protocol",
+}
 
 
 class Seeds(Strict):

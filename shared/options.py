@@ -17,7 +17,7 @@ import functools
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,20 +52,28 @@ def explain(error: pydantic.ValidationError, known: type[BaseModel] | None = Non
 
 
 def _keys_at(model: type[BaseModel] | None, location: tuple[Any, ...]) -> list[str]:
-    """Field names of the model found by following `location` through nested models and dicts of models."""
+    """Field names of the model found by following `location` through nested models, their dicts, lists and unions."""
     annotation: Any = model
     for part in location:
-        fields = getattr(annotation, "model_fields", None)
-        if fields is not None:
-            if part not in fields:
-                return []
-            annotation = fields[part].annotation
+        if get_origin(annotation) in (dict, list):
+            annotation = get_args(annotation)[-1]
             continue
-        # dict[str, Model] or Model | None: descend into the model among the type's arguments
-        annotation = next((a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")), None)
-    if annotation is not None and not hasattr(annotation, "model_fields"):
-        annotation = next((a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")), None)
-    return list(getattr(annotation, "model_fields", {}))
+        models = _models(annotation)
+        # of a union with a discriminator, pydantic's location names the member by its value
+        member = next((m for m in models if part in get_args(_annotation(m, "kind"))), None)
+        annotation = member or next((_annotation(m, part) for m in models if part in m.model_fields), None)
+    return [name for found in _models(annotation)[:1] for name in found.model_fields]
+
+
+def _annotation(model: type[BaseModel], field: str) -> Any:
+    return model.model_fields[field].annotation if field in model.model_fields else None
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Models among a type's parts, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
 
 
 def source_of(path: str) -> Path:

@@ -23,6 +23,7 @@ NEW_MODULES = (
     "compress_vit_feat",
     "embedding_encoder",
     "embedding_maskfeature",
+    "fpn",
     "context_tokens",
 )
 
@@ -50,19 +51,26 @@ class HqDecoder(BatchedDecoder):
         if options.features:
             self.hf_token = nn.Embedding(1, C)
             self.hf_mlp = MLP(C, C, C // 8, 3)
-        if "early" in options.features:
+        if options.fusion == "fpn":
+            self.fpn = FeaturePyramid(size)
+        else:
+            self._add_terms(size)
+        if options.context_tokens:
+            self.context_tokens = nn.Embedding(options.context_tokens, C)
+
+    def _add_terms(self, size: SamSize) -> None:
+        C, features = size.width, self.options.features
+        if "early" in features:
             self.compress_vit_feat = _upscale(size.encoder.dim, C, C // 8)
-        if "final" in options.features:
+        if "final" in features:
             self.embedding_encoder = _upscale(C, C // 4, C // 8)
-        if "decoder" in options.features:
+        if "decoder" in features:
             self.embedding_maskfeature = nn.Sequential(
                 nn.Conv2d(C // 8, C // 4, 3, padding=1),
                 ChannelNorm(C // 4),
                 nn.GELU(),
                 nn.Conv2d(C // 4, C // 8, 3, padding=1),
             )
-        if options.context_tokens:
-            self.context_tokens = nn.Embedding(options.context_tokens, C)
 
     def output_tokens(self) -> Tensor:
         """IoU, four masks, HQ, context: the HQ token is the sixth, as in the released code."""
@@ -89,18 +97,22 @@ class HqDecoder(BatchedDecoder):
         return HqMasks(hq if hq_token_only else sam.logits + hq, sam.iou, sam.logits, hq)
 
     def prepare(self, embeddings: Embeddings) -> Embeddings:
-        """Embeddings with the terms of the HQ feature that depend on the image alone: feature (I, C / 8, L, L), or
-        None if there are none.
+        """Embeddings with what the HQ feature takes from the image alone: feature (I, C / 8, L, L), the sum of its
+        terms, or the upper levels (I, C / 8, h, w) of a pyramid; None if there are none.
         """
         if embeddings.feature is not None:
             return embeddings
+        features = self.options.features
+        if "early" in features and embeddings.early is None:
+            raise ValueError("these embeddings have no early feature; embed with needs_early")
+        early = None if embeddings.early is None else embeddings.early.permute(0, 3, 1, 2)
+        if self.options.fusion == "fpn":
+            return Embeddings(embeddings.image, embeddings.early, self.fpn.upper(embeddings.image, early))
         terms = []
-        if "final" in self.options.features:
+        if "final" in features:
             terms.append(self.embedding_encoder(embeddings.image))
-        if "early" in self.options.features:
-            if embeddings.early is None:
-                raise ValueError("these embeddings have no early feature; embed with needs_early")
-            terms.append(self.compress_vit_feat(embeddings.early.permute(0, 3, 1, 2)))
+        if "early" in features:
+            terms.append(self.compress_vit_feat(early))
         feature = sum(terms[1:], terms[0]) if terms else None
         return Embeddings(embeddings.image, embeddings.early, feature)
 
@@ -111,9 +123,20 @@ class HqDecoder(BatchedDecoder):
         logits = masks.logits.gather(1, best[:, :, None, None].expand(*shape))
         return Masks(logits, masks.iou.gather(1, best))
 
+    def _hq_token(self, tokens: Tensor) -> Tensor:
+        """The HQ token (N, C) among the output tokens (N, number, C), with its share of SAM's if the options say so."""
+        hq = tokens[:, 1 + self.num_mask_tokens]
+        if not self.options.times_output:
+            return hq
+        sam = tokens[:, 1 : 1 + self.num_mask_tokens]
+        return hq + F.scaled_dot_product_attention(hq[:, None], sam, sam)[:, 0]
+
     def _hq_mask(self, decoded: Decoded, feature: Tensor | None, index: Tensor) -> Tensor:
         """<hf_mlp(token), F> without making F, the sum of the terms, for each prompt: (N, 1, L, L)."""
-        hyper = self.hf_mlp(decoded.tokens[:, 1 + self.num_mask_tokens])[:, None]
+        hyper = self.hf_mlp(self._hq_token(decoded.tokens))[:, None]
+        if self.options.fusion == "fpn":
+            assert feature is not None
+            return _read_convolved(hyper, self.fpn.smooth, self.fpn.merged(decoded.upscaled, feature[index]))
         shares = []
         if "decoder" in self.options.features:
             shares.append(_read_convolved(hyper, self.embedding_maskfeature, decoded.upscaled))
@@ -122,6 +145,32 @@ class HqDecoder(BatchedDecoder):
         if feature is not None:  # of a single image: one matrix product, and no copy of the feature for each prompt
             shares.append(read_masks(hyper, feature if len(feature) == 1 else feature[index]))
         return sum(shares[1:], shares[0])
+
+
+class FeaturePyramid(nn.Module):
+    """A feature pyramid in place of the sum (table 3 compares them): a 1x1 convolution brings each level to C / 8
+    channels, from the top each is added to the next, and a 3x3 convolution smooths the finest.
+
+    The encoder's final feature is the top; its early feature has the same resolution, SAM's mask feature four times it.
+    """
+
+    def __init__(self, size: SamSize) -> None:
+        super().__init__()
+        channels = size.width // 8
+        self.final = nn.Conv2d(size.width, channels, 1)
+        self.early = nn.Conv2d(size.encoder.dim, channels, 1)
+        self.decoder = nn.Conv2d(channels, channels, 1)
+        self.smooth = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1))
+
+    def upper(self, final: Tensor, early: Tensor | None) -> Tensor:
+        """The two levels of the image: final (I, C, h, w) and early (I, D, h, w) to (I, C / 8, h, w)."""
+        level: Tensor = self.final(final) + self.early(early)
+        return level
+
+    def merged(self, mask_feature: Tensor, upper: Tensor) -> Tensor:
+        """Mask feature and upper level of each prompt, (N, C / 8, L, L) and (N, C / 8, h, w), before `smooth`."""
+        level: Tensor = self.decoder(mask_feature)
+        return level + F.interpolate(upper, level.shape[2:], mode="nearest")
 
 
 def _upscale(channels: int, middle: int, out: int) -> nn.Sequential:

@@ -48,6 +48,24 @@ def _tiny_authors() -> dict[str, bytes]:
     return tiny_authors(seed=0)
 
 
+def _thin_shapes() -> dict[str, Any]:
+    from shared.segmentation.generated.thin_shapes import thin_shapes
+
+    return thin_shapes()
+
+
+def _single_shapes() -> dict[str, Any]:
+    from shared.segmentation.generated.single_shapes import single_shapes
+
+    return single_shapes()
+
+
+def _touching_nuclei() -> dict[str, Any]:
+    from shared.segmentation.generated.touching_nuclei import touching_nuclei
+
+    return touching_nuclei()
+
+
 def _npy(array: Any) -> bytes:
     import numpy as np
 
@@ -56,6 +74,18 @@ def _npy(array: Any) -> bytes:
     return stream.getvalue()
 
 
-BUILTINS: dict[str, Callable[[], dict[str, Any]]] = {"digits": _digits, "tiny_authors": _tiny_authors}
+BUILTINS: dict[str, Callable[[], dict[str, Any]]] = {
+    "digits": _digits,
+    "tiny_authors": _tiny_authors,
+    "thin_shapes": _thin_shapes,
+    "single_shapes": _single_shapes,
+    "touching_nuclei": _touching_nuclei,
+}
 # What provenance names as the source.
-ORIGINS = {"digits": "scikit-learn", "tiny_authors": "shared/data/tiny_authors.py"}
+ORIGINS = {
+    "digits": "scikit-learn",
+    "tiny_authors": "shared/data/tiny_authors.py",
+    "thin_shapes": "shared/segmentation/generated/thin_shapes.py",
+    "single_shapes": "shared/segmentation/generated/single_shapes.py",
+    "touching_nuclei": "shared/segmentation/generated/touching_nuclei.py",
+}

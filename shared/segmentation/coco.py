@@ -77,6 +77,10 @@ def _index(path: Path) -> "COCO":
         raise DataError(f"{path}: no readable JSON ({error})") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}, expected an object with images and annotations")
+    if isinstance(content.get("images"), list):  # LVIS names files by the address of COCO's copy
+        for entry in content["images"]:
+            if "coco_url" in entry:
+                entry.setdefault("file_name", "/".join(entry["coco_url"].split("/")[-2:]))
     for key, needed in _NEEDED.items():
         if not isinstance(content.get(key), list):
             raise DataError(f"{path}: has no list '{key}'")

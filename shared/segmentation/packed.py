@@ -41,7 +41,8 @@ class PackedInstances:
 def load_instance_folders(name: str, below: str = ".", root: Path | None = None) -> PackedInstances:
     """The pulled data set `name` (`InstanceFolders` in its folder `below`), decoded once, then memory-mapped."""
     folder = pull(name, root)
-    key = f"{pulled_content(name, root)[:16]}-instances"
+    inner = "" if below == "." else f"-{below.replace('/', '-')}"
+    key = f"{pulled_content(name, root)[:16]}-instances{inner}"
     return PackedInstances(*cached(folder, key, lambda _: pack(InstanceFolders(folder / below))))
 
 

@@ -25,7 +25,8 @@ SECOND_SEED = 1_000_000
 def manifests(task: Task) -> list[str]:
     """Names of the data manifests a task needs: questions, refusals, models."""
     model = task.model
-    names = [task.data.name, task.data.refusals, model.checkpoint, model.tokenizer, *task.released.values()]
+    data = [task.data.name, task.data.refusals, task.data.holdout]
+    names = [*data, model.checkpoint, model.tokenizer, *task.released.values()]
     return list(dict.fromkeys(name for name in names if name))
 
 
@@ -46,6 +47,7 @@ def stages(task: Task, seed: int) -> dict[str, dict[str, Any]]:
         "second_retain": _finetuned("retain", task, task.data.retain, other, seed + SECOND_SEED, released=False),
         "retain_log": {
             **_common("retain_log", task, seed),
+            "manifests": [name for name in (task.data.name, task.data.holdout) if name],
             "task": _evaluated(task),
             "stages": {"model": retain, "base": base},
         },
@@ -58,7 +60,7 @@ def _common(stage: str, task: Task, seed: int) -> dict[str, Any]:
 
 def _learned(task: Task) -> dict[str, Any]:
     """The data without what no training looks at: tasks that forget different rows share their target model."""
-    return task.data.model_dump(mode="json", exclude={"forget", "retain", "full", "refusals"})
+    return task.data.model_dump(mode="json", exclude={"forget", "retain", "full", "refusals", "holdout"})
 
 
 def _base(task: Task, seed: int) -> dict[str, Any]:
@@ -93,7 +95,8 @@ def _finetuned(
 
 def _evaluated(task: Task) -> dict[str, Any]:
     """The task as evaluation reads it: epochs belong to unlearning."""
-    dropped: Any = {"train": True, "released": True, "model": {"seed"}, "evaluate": {"epochs"}}
+    unread = {} if task.data.holdout else {"data": {"holdout"}}
+    dropped: Any = {**unread, "train": True, "released": True, "model": {"seed"}, "evaluate": {"epochs"}}
     return task.model_dump(mode="json", exclude=dropped)
 
 

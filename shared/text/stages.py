@@ -20,7 +20,7 @@ from shared.gpu.memory import PeakMemory
 from shared.gpu.precision import precision_for
 from shared.results.records import Cost, Metric, Record
 from shared.text.aggregate import aggregate
-from shared.text.data import QaData, QaRow, all_texts
+from shared.text.data import QaData, QaRow, all_texts, read_rows
 from shared.text.encode import Encoder
 from shared.text.evaluate import Evaluation
 from shared.text.logs.open_unlearning_write import write_open_unlearning
@@ -150,6 +150,11 @@ def qa_data(spec: DataSpec) -> QaData:
     return QaData(pull(spec.name), spec.rows_per_author, spec.authors, spec.forget)
 
 
+def holdout_rows(manifest: str, split: str) -> list[QaRow]:
+    """Rows of a split of authors that no model is trained on, from a data set of their own."""
+    return read_rows(pull(manifest) / f"{split}.json")
+
+
 def load_trainable(start: Path, spec: ModelSpec) -> Any:
     """The model of a stage on the device, ready to train, with adapters or gradient checkpointing as specified."""
     model: Any = load_model(stage_model(start), dtype=spec.dtype, lora=spec.lora)
@@ -193,7 +198,7 @@ def evaluation(task: Task, tokenizer: Any) -> Evaluation:
     encoder = Encoder(tokenizer, prompt_template(task.model.template), task.profile, spec.max_length)
     sets: dict[str, list[QaRow]] = {}
     for name, split in spec.sets.items():
-        rows = data.split(split)
+        rows = holdout_rows(task.data.holdout, split) if name == "holdout" and task.data.holdout else data.split(split)
         sets[name] = rows[: spec.num_rows] if name in ("forget", "retain") else rows
     return Evaluation(encoder, sets, spec)
 

@@ -23,7 +23,8 @@ class DataSpec(Strict):
 
     forget, retain: splits by name; full: what the target model learned. authors: only the last so many authors.
     world: a split that every model of a tiny task learns besides, in the part of general knowledge. refusals: manifest
-    with the file of refusals, for the losses that answer with them.
+    with the file of refusals, for the losses that answer with them. holdout: manifest with the splits of the set
+    "holdout", if they are not among the others.
     """
 
     name: str
@@ -34,6 +35,7 @@ class DataSpec(Strict):
     authors: Count | None = None
     world: str | None = None
     refusals: str | None = None
+    holdout: str | None = None
 
 
 class FinetuneRecipe(Strict):

@@ -5,10 +5,11 @@ import subprocess
 import sys
 from typing import Any
 
+import pydantic
 import pytest
 
 from shared.data.collect import library_addresses
-from shared.data.manifest import Download, load_manifest, manifest_names
+from shared.data.manifest import Download, Manifest, load_manifest, manifest_names
 from shared.errors import ConfigError, DataError
 from shared.paths import ROOT
 
@@ -128,3 +129,15 @@ def test_identity_is_the_content_not_the_address(world: Any) -> None:
 
     assert identity() == identity(addresses=["https://example.org/a.bin"], mirror="x/y")
     assert identity() != identity(sha256=["1" * 64])
+
+
+def test_only_what_a_person_brings_may_lack_a_digest(tmp_path):
+    unpinned = {"name": "x", "title": "x", "licence": "x", "homepage": "https://example.org/", "loader": "files"}
+    unpinned |= {"content": {"max_bytes": 10}, "layout": "x", "files": [{"name": "x.zip", "unpack": "zip"}]}
+    gate = {"gate": {"accept": "bring it", "url": "https://example.org/"}}
+    assert Manifest(**unpinned, **gate).identity() == Manifest(**unpinned, **gate).identity()
+    with pytest.raises(pydantic.ValidationError, match=r"x\.zip has no digest"):
+        Manifest(**unpinned)
+    unpinned["files"] = [{"name": "x.zip", "unpack": "zip", "addresses": ["https://example.org/x.zip"]}]
+    with pytest.raises(pydantic.ValidationError, match=r"x\.zip has no digest"):
+        Manifest(**unpinned, **gate)

@@ -1,0 +1,35 @@
+"""The evaluation that a task asks for, of what a method returns."""
+
+from typing import Any
+
+from shared.errors import ConfigError
+from shared.segmentation.context import Context
+from shared.segmentation.evaluate.detections import evaluate_detections
+from shared.segmentation.evaluate.evaluated import Evaluated
+from shared.segmentation.evaluate.instances import evaluate_instances
+from shared.segmentation.evaluate.prompted import evaluate_prompted
+from shared.segmentation.evaluate.spec import DetectionsSpec, EvaluationSpec, InstancesSpec
+from shared.segmentation.predictors import Prompted
+
+
+def evaluate(predictor: Any, spec: EvaluationSpec, context: Context) -> Evaluated:
+    """Evaluate a predictor on the data of `spec`.
+
+    predictor: for kind `prompted` a Prompted model or anything with `masks(image, prompts)`, for `detections` a
+    Prompted model, for `instances` a Segmenter. Raises ConfigError for another one.
+    """
+    if isinstance(spec, InstancesSpec):
+        _must(hasattr(predictor, "segment"), predictor, spec.kind, "finds instances by itself")
+        return evaluate_instances(predictor, context.open(spec.data), spec, context)
+    is_model = isinstance(predictor, Prompted)
+    if isinstance(spec, DetectionsSpec):
+        _must(is_model, predictor, spec.kind, "is a promptable model")
+        return evaluate_detections(predictor, context.open(spec.data), spec, context)
+    _must(is_model or hasattr(predictor, "masks"), predictor, spec.kind, "answers prompts")
+    return evaluate_prompted(predictor, context.open(spec.data), spec, context)
+
+
+def _must(fits: bool, predictor: Any, kind: str, what: str) -> None:
+    if not fits:
+        found = type(predictor).__name__
+        raise ConfigError(f"evaluate.kind '{kind}' needs a method that {what}; this row's returns a {found}")
