@@ -1,7 +1,5 @@
-"""HQ-SAM against the package of the paper's authors, if it is installed.
-
-`segment-anything-hq` is no dependency of the project: `pip install --no-deps segment-anything-hq` adds these tests (it
-needs timm, which is there).
+"""HQ-SAM against the package of the paper's authors, `segment-anything-hq`: of the development extras, used in tests and
+benchmarks only.
 """
 
 import importlib
@@ -26,7 +24,7 @@ PROMPTS = Prompts(torch.tensor([1, 0, 0, 1, 1]), boxes=BOXES)
 def authors():
     """The authors' package. Its imports use names of timm that now warn."""
     if importlib.util.find_spec("segment_anything_hq") is None:
-        pytest.skip("needs the package segment-anything-hq: pip install --no-deps segment-anything-hq")
+        pytest.skip("needs the package segment-anything-hq: of the extra `dev`")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("segment_anything_hq")
