@@ -1,4 +1,4 @@
-"""A new paper's room: `python -m shared.scaffold <slug> [--title T]`.
+"""A new paper's room: `python -m shared.scaffold <slug> [--title T] [--track T]`.
 
 It runs as it is; CONTRIBUTING.md says what to fill in.
 """
@@ -18,7 +18,7 @@ from shared.paths import ROOT
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def scaffold(slug: str, title: str, root: Path = ROOT) -> list[Path]:
+def scaffold(slug: str, title: str, track: str = "classification", root: Path = ROOT) -> list[Path]:
     """Write `papers/<slug>/` and `tests/papers/<slug>/`; returns the new files. Never overwrites a room."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", slug):
         raise UserError(
@@ -28,7 +28,12 @@ def scaffold(slug: str, title: str, root: Path = ROOT) -> list[Path]:
     for folder in (room, tests):
         if folder.exists():
             raise UserError(f"{folder.relative_to(root)} exists already; choose another slug or delete it")
-    written = [*_render(TEMPLATES / "room", room, slug, title), *_render(TEMPLATES / "tests", tests, slug, title)]
+    sources = (
+        (TEMPLATES / "common" / "room", room),
+        (TEMPLATES / track / "room", room),
+        (TEMPLATES / track / "tests", tests),
+    )
+    written = [path for source, target in sources for path in _render(source, target, slug, title)]
     write_text(room / "__init__.py", "")
     return [*written, room / "__init__.py"]
 
@@ -53,7 +58,7 @@ def main() -> int:
     parser.add_argument("--track", choices=TRACKS, default="classification")
     arguments = parser.parse_args()
     try:
-        written = scaffold(arguments.slug, arguments.title or arguments.slug)
+        written = scaffold(arguments.slug, arguments.title or arguments.slug, arguments.track)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
