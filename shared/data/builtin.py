@@ -66,6 +66,18 @@ def _touching_nuclei() -> dict[str, Any]:
     return touching_nuclei()
 
 
+def _shapes_styles() -> dict[str, Any]:
+    from shared.diffusion.world.images import shapes_styles
+
+    return shapes_styles(seed=0)
+
+
+def _grey_shapes() -> dict[str, Any]:
+    from shared.diffusion.world.grey_shapes import grey_shapes
+
+    return grey_shapes(seed=0)
+
+
 def _npy(array: Any) -> bytes:
     import numpy as np
 
@@ -80,6 +92,8 @@ BUILTINS: dict[str, Callable[[], dict[str, Any]]] = {
     "thin_shapes": _thin_shapes,
     "single_shapes": _single_shapes,
     "touching_nuclei": _touching_nuclei,
+    "shapes_styles": _shapes_styles,
+    "grey_shapes": _grey_shapes,
 }
 # What provenance names as the source.
 ORIGINS = {
@@ -88,4 +102,6 @@ ORIGINS = {
     "thin_shapes": "shared/segmentation/generated/thin_shapes.py",
     "single_shapes": "shared/segmentation/generated/single_shapes.py",
     "touching_nuclei": "shared/segmentation/generated/touching_nuclei.py",
+    "shapes_styles": "shared/diffusion/world/images.py",
+    "grey_shapes": "shared/diffusion/world/grey_shapes.py",
 }

@@ -25,6 +25,17 @@ Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Address = Annotated[str, Field(pattern=r"^https?://[^/\s]+/\S*$")]
 Text = Annotated[str, Field(min_length=1)]
 
+# Keys of `shared.data.builtin.BUILTINS`
+Builtin = Literal[
+    "digits",
+    "tiny_authors",
+    "thin_shapes",
+    "single_shapes",
+    "touching_nuclei",
+    "shapes_styles",
+    "grey_shapes",
+]
+
 # How the files of a data set are read. The first group is what `shared.data.images.load_images`
 # reads.
 IMAGE_LOADERS = ("cifar_pickles", "svhn_mat", "tiny_imagenet", "image_folder", "digits")
@@ -164,7 +175,7 @@ class Manifest(Strict):
     gate: Gate | None = None
     files: list[File] = []
     hub: Hub | None = None
-    builtin: Literal["digits", "tiny_authors", "thin_shapes", "single_shapes", "touching_nuclei"] | None = None
+    builtin: Builtin | None = None
     content: Content
     images: Images | None = None
     layout: Text

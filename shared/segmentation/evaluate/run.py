@@ -4,6 +4,8 @@ from typing import Any
 
 from shared.errors import ConfigError
 from shared.segmentation.context import Context
+from shared.segmentation.data import ConcatData
+from shared.segmentation.evaluate.averaged import averaged
 from shared.segmentation.evaluate.detections import evaluate_detections
 from shared.segmentation.evaluate.evaluated import Evaluated
 from shared.segmentation.evaluate.instances import evaluate_instances
@@ -26,6 +28,8 @@ def evaluate(predictor: Any, spec: EvaluationSpec, context: Context) -> Evaluate
         _must(is_model, predictor, spec.kind, "is a promptable model")
         return evaluate_detections(predictor, context.open(spec.data), spec, context)
     _must(is_model or hasattr(predictor, "masks"), predictor, spec.kind, "answers prompts")
+    if spec.average == "sets" and isinstance(spec.data, ConcatData):
+        return averaged([evaluate_prompted(predictor, context.open(part), spec, context) for part in spec.data.of])
     return evaluate_prompted(predictor, context.open(spec.data), spec, context)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.options import Count, Positive, Strict
-from shared.segmentation.data import DataSpec, manifests_of
+from shared.segmentation.data import ConcatData, DataSpec, manifests_of
 
 
 class PromptSpec(Strict):
@@ -47,7 +47,8 @@ class PromptedSpec(Strict):
     trials: how often random prompts are drawn; metrics are means over the trials. batch: images of one encoder call.
     keep_aspect: fit the longer side of an image and pad, as SAM's predictor does, instead of stretching the image to
     the model's square, as HQ-SAM is evaluated. threshold: a pixel is inside if its logit is higher. resolution: masks
-    are compared in pixels of the original image, or of the model's input.
+    are compared in pixels of the original image, or of the model's input. average: metrics are means over all objects,
+    or, of several sets (data of the kind `concat`), means of the sets' own metrics.
     """
 
     kind: Literal["prompted"] = "prompted"
@@ -58,6 +59,13 @@ class PromptedSpec(Strict):
     keep_aspect: bool = False
     threshold: float = 0.0
     resolution: Literal["original", "input"] = "original"
+    average: Literal["objects", "sets"] = "objects"
+
+    @model_validator(mode="after")
+    def _has_sets(self) -> Self:
+        if self.average == "sets" and (not isinstance(self.data, ConcatData) or self.data.limit is not None):
+            raise ValueError("average: 'sets' needs data of the kind 'concat', without a limit")
+        return self
 
     @property
     def num_trials(self) -> int:
