@@ -22,6 +22,7 @@ from shared.paths import is_name, paper_slugs, papers_root
 # Track -> its protocol module: typed tasks, stages, baselines and metrics, importable without torch.
 TRACKS = {
     "classification": "shared.classification.protocol",
+    "detection": "shared.detection.protocol",
     "segmentation": "shared.segmentation.protocol",
     "text": "shared.text.protocol",
 }

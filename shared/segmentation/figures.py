@@ -109,9 +109,12 @@ def settings(spec: ResultSpec, records: Mapping[tuple[str, str, str], Sequence[R
     return found
 
 
-def overlays(setting: Setting) -> Figure | None:
-    """Image, masks of the rows, truth: for the last row's best, median and worst image of those that records keep."""
-    if not setting.shows(*MASK_METRICS) or not setting.chosen:
+def overlays(setting: Setting, metrics: Sequence[str] = MASK_METRICS) -> Figure | None:
+    """Image, masks of the rows, truth: for the last row's best, median and worst image of those that records keep.
+
+    None where the experiment lists none of `metrics`.
+    """
+    if not setting.shows(*metrics) or not setting.chosen:
         return None
     last = setting.panels[-1]
     score = setting.rows[last][0].extras["score"]
@@ -186,7 +189,7 @@ def bars(setting: Setting, part: "pandas.DataFrame") -> Figure | None:
     if len(rows) < 2:
         return None
     height = 0.8 / len(metrics)
-    with drawing(6.6, 1.1 + 0.45 * len(rows)) as (canvas, ax):
+    with drawing(6.6, 1.3 + 0.45 * len(rows)) as (canvas, ax):
         for number, metric in enumerate(metrics):
             cells = measured[measured.metric == metric].set_index("row").reindex(rows)
             # The first metric of a row is on top.
@@ -202,7 +205,8 @@ def bars(setting: Setting, part: "pandas.DataFrame") -> Figure | None:
         ax.grid(axis="y", visible=False)
         ax.set_xlim(0, 1)
         ax.set_xlabel("more is better")
-        ax.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=1.2)
+        handles, labels = ax.get_legend_handles_labels()  # published numbers have long ones: two to a line
+        canvas.legend(handles, labels, ncols=2, loc="outside upper right", handlelength=1.2)
         svg = svg_of(canvas, f"bars {setting.experiment} {setting.name}")
     values = measured.set_index(["row", "metric"])["mean"]
     said = [f"{setting.labels[r]} " + " / ".join(f"{values.get((r, m), math.nan):.3f}" for m in metrics) for r in rows]

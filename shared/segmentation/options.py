@@ -14,7 +14,8 @@ class Part(Options):
     A subclass says how it is made, by import path: `build(sam, options, seed) -> nn.Module`, a fresh module (what
     starts from SAM copies its weights), and `train(model, sam, options, context)`, which trains it in place.
     data: which of the task's training sets it learns from. The row's options hold parts as fields; the name of the
-    field is the part's name.
+    field is the part's name. A part that is a field of another part is trained before it, and handed to its `train` in
+    the place of SAM.
     """
 
     build: ClassVar[str]

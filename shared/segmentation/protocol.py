@@ -7,11 +7,10 @@ evaluated share it. The tasks are typed in `shared.segmentation.task`.
 
 from typing import Any
 
-from shared.errors import ConfigError, nearest
 from shared.metrics.declared import DerivedSpec, MetricSpec
 from shared.options import parse_options
 from shared.segmentation.data import manifests_of
-from shared.segmentation.options import Part
+from shared.segmentation.parts import part_recipe, parts_of
 from shared.segmentation.task import SamSpec, Task
 
 SAM = "sam"
@@ -42,23 +41,9 @@ def parts(method: str, options: dict[str, Any], task: Task, seed: int) -> dict[s
 
     Raises ConfigError for a part whose training set the task has not.
     """
-    found = {}
-    for name, part in parts_of(parse_options(method, options)).items():
-        for wanted in part.sets():
-            if wanted not in task.train:
-                known = list(task.train)
-                raise ConfigError(
-                    f"{name}: training set '{wanted}' is not one of the task's{nearest(wanted, known)}; "
-                    f"known: {', '.join(known) or 'none'}"
-                )
-        found[name] = _part(part, task, seed)
-    return found
-
-
-def parts_of(options: Any) -> dict[str, Part]:
-    """The parts among a method's options, by field name; a field that is None has no part."""
-    values = {name: getattr(options, name) for name in type(options).model_fields}
-    return {name: value for name, value in values.items() if isinstance(value, Part)}
+    base = stages(task, seed)
+    chosen = parts_of(parse_options(method, options))
+    return {name: part_recipe("segmentation", name, part, task.train, seed, base) for name, part in chosen.items()}
 
 
 def _sam(spec: SamSpec, seed: int) -> dict[str, Any]:
@@ -74,23 +59,6 @@ def _sam(spec: SamSpec, seed: int) -> dict[str, Any]:
         "data": spec.data.model_dump(mode="json"),
         "manifests": manifests_of(spec.data),
         "seed": seed,
-    }
-
-
-def _part(part: Part, task: Task, seed: int) -> dict[str, Any]:
-    read = {name: task.train[name] for name in part.sets()}
-    data_sets = dict.fromkeys(manifest for spec in read.values() for manifest in manifests_of(spec))
-    return {
-        "track": "segmentation",
-        "stage": "part",
-        "build": part.build,
-        "train": part.train,
-        "sources": sorted({part.build, part.train}),
-        "options": part.model_dump(mode="json"),
-        "data": {name: spec.model_dump(mode="json") for name, spec in read.items()},
-        "manifests": [*data_sets, *part.manifests()],
-        "seed": seed,
-        "stages": {SAM: _sam(task.sam, seed)} if task.sam else {},
     }
 
 

@@ -135,7 +135,7 @@ def _by_ending(folder: Path, ending: str) -> dict[str, Path]:
 
 
 def _generated(spec: GeneratedData, folder: Path) -> Source:
-    if spec.manifest == "touching_nuclei":
+    if spec.manifest in ("touching_nuclei", "shape_scenes"):
         return GeneratedInstances(folder, spec.part)
     return GeneratedMasks(folder, spec.part, spec.labels or "masks")
 

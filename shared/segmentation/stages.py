@@ -23,6 +23,7 @@ from shared.results.records import Cost, Record
 from shared.segmentation.context import Context
 from shared.segmentation.data import DataSpec
 from shared.segmentation.options import PretrainRecipe
+from shared.segmentation.parts import BASE
 from shared.segmentation.pretrain import pretrain
 from shared.segmentation.sam.checkpoints import load_sam
 from shared.segmentation.sam.model import SamModel, build_sam
@@ -52,8 +53,7 @@ def run_stage(job: Mapping[str, Any], out: Path, workdir: Path, threads: int = 1
         if recipe["stage"] == "sam":
             _make_sam(recipe, context, out)
         else:
-            parent = job.get("stages", {}).get("sam")
-            _make_part(recipe, context, load_stage_sam(Path(parent["output"]).parent) if parent else None, out)
+            _make_part(recipe, context, job.get("stages", {}), out)
     return Record(
         paper="",
         scale="",
@@ -91,11 +91,14 @@ def _make_sam(recipe: Mapping[str, Any], context: Context, out: Path) -> None:
         write_json(out / SOURCE, {"weights": WEIGHTS, "size": recipe["size"]})
 
 
-def _make_part(recipe: Mapping[str, Any], context: Context, sam: SamModel | None, out: Path) -> None:
+def _make_part(recipe: Mapping[str, Any], context: Context, stages: Mapping[str, Any], out: Path) -> None:
     """Build, train, and keep the tensors in which the part differs from SAM."""
+    folders = {name: Path(stage["output"]).parent for name, stage in stages.items()}
+    sam = load_stage_sam(folders["sam"]) if "sam" in folders else None
+    base = load_part(folders[BASE], stages[BASE]["recipe"], None) if BASE in folders else sam
     options = parse_options(recipe["train"], recipe["options"])
     model = import_path(recipe["build"])(sam, options, stream_seed(context.seed, "part weights")).to(context.device)
-    import_path(recipe["train"])(model, sam, options, context)
+    import_path(recipe["train"])(model, base, options, context)
     if is_main_process():
         known = sam.state_dict() if sam is not None else {}
         own = {name: value for name, value in model.state_dict().items() if not _same(value, known.get(name))}

@@ -45,11 +45,16 @@ class GeneratedMasks(_Part):
 
 
 class GeneratedInstances(_Part):
-    """A part with a label map an image; all instances are of class 0."""
+    """A part with a label map an image; all instances are of class 0 unless the set has classes."""
 
     def __init__(self, folder: Path, part: str) -> None:
         super().__init__(folder, part, "labels")
+        path = folder / f"{part}_classes.npy"
+        self.classes = load_npy(path) if path.exists() else None
 
     def __getitem__(self, index: int) -> Sample:
         labels = np.array(self.truth[index], np.int32)
-        return Sample(self.names[index], self._image(index), Instances(labels, np.zeros(int(labels.max()), np.int64)))
+        classes = np.zeros(int(labels.max()), np.int64)
+        if self.classes is not None:
+            classes = self.classes[index][: len(classes)].astype(np.int64)
+        return Sample(self.names[index], self._image(index), Instances(labels, classes))
