@@ -3,13 +3,16 @@
 import math
 
 _TWO_DECIMALS = {"%", "s", "min", "h", "dB", "points", "AP points", "years"}
-_WHOLE = {"steps", "count", "MiB", "MB", "epochs", "images", "samples", "requests"}
+_WHOLE = {"steps", "count", "epochs", "images", "samples", "requests"}
+_SIZES = {"MiB", "MB"}
 
 
 def decimals(value: float, unit: str) -> int:
     """Decimals that a number of this unit and size deserves."""
     if unit in _WHOLE or abs(value) >= 10000:
         return 0
+    if unit in _SIZES:
+        return 0 if abs(value) >= 100 else 2
     if unit in {"s", "min", "h"} and 0 < abs(value) < 0.1:
         return 4  # run times of a mini scale: two decimals of a minute would show zeros
     if unit in _TWO_DECIMALS or unit.endswith(" x100"):
@@ -33,7 +36,7 @@ def number(value: float | None, unit: str = "", sign: bool = False) -> str:
 
 def _is_tiny(value: float, unit: str) -> bool:
     """Whether fixed decimals would show a zero that is none; percents and times may do so."""
-    return 0 < abs(value) < 5e-4 and unit not in _WHOLE | _TWO_DECIMALS
+    return 0 < abs(value) < 5e-4 and unit not in _WHOLE | _TWO_DECIMALS | _SIZES
 
 
 def comparison(sign: str) -> str:
