@@ -1,6 +1,4 @@
-"""HQ-SAM against the package of the paper's authors, `segment-anything-hq`: of the development extras, used in tests and
-benchmarks only.
-"""
+"""HQ-SAM against the package of the paper's authors, `segment-anything-hq`, which only tests and benchmarks use."""
 
 import importlib
 import importlib.util
