@@ -1,0 +1,152 @@
+"""Nuclei in your own images.
+
+    python -m papers.promptnucseg.predict IMAGE [IMAGE ...] --checkpoint FILE [--out FOLDER]
+    python -m papers.promptnucseg.predict --checkpoint JOB --save FILE
+
+FILE is a .safetensors with both networks. JOB is a row of a finished run, such as
+results/promptnucseg/<scale>/jobs/<table>/<setting>/<row>/s1.json: it can be used wherever FILE can, and --save makes a
+FILE of it. For every image the folder gets
+
+    <name>_mask.png     16 bits, 0 background, 1..n the nuclei, best predicted IoU first
+    <name>_overlay.png  the image with contours, enlarged by a whole factor if it is small
+    <name>.json         COCO: a box, an area, a run-length mask and a score for each nucleus
+"""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.errors import DataError, UserError
+from shared.files import atomic_path, write_json
+from shared.segmentation.coco import encode
+from shared.segmentation.overlays import draw_contours, png
+from shared.segmentation.pictures import read_image
+from shared.segmentation.predictors import Segmented, Segmenter
+from shared.segmentation.samples import Array, Instances
+
+_MOST = np.iinfo(np.uint16).max
+_OVERLAY = 512  # pixels of the longer side that a small image is enlarged to, at most
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; the exit code is 0, or 2 after one line that says what is wrong."""
+    arguments = _parse(argv)
+    try:
+        names = _names(arguments.images)
+        segmenter = _segmenter(arguments)
+        for name, path in zip(names, arguments.images, strict=True):
+            image = read_image(path)
+            found = segmenter.segment(image)
+            files = write_results(found, image, name, path.name, arguments.out)
+            number = f"{len(found.classes)} nuclei" if len(found.classes) else "no nuclei, so the files are empty"
+            print(f"{path}: {number} -> {', '.join(map(str, files))}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m papers.promptnucseg.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="PNG, JPEG, TIFF or BMP")
+    parser.add_argument("--checkpoint", required=True, type=Path, help="FILE, or JOB")
+    parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder of the results (predictions)")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write both networks to one .safetensors file")
+    parser.add_argument("--seed", type=int, help="seed of a JOB that has several (its first)")
+    arguments = parser.parse_args(argv)
+    if not arguments.images and not arguments.save:
+        parser.error("give an IMAGE, or --save FILE")
+    return arguments
+
+
+def _names(images: list[Path]) -> list[str]:
+    """Stems of the images, which name their results."""
+    names = [path.stem for path in images]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"two images are called '{twice}', and so would be their results; run them one by one")
+    return names
+
+
+def _segmenter(arguments: argparse.Namespace) -> Segmenter:
+    # here, so that a wrong command line is answered without loading torch
+    from papers.promptnucseg.checkpoint import load_checkpoint, parts_of_job, save_checkpoint
+    from papers.promptnucseg.method import promptnucseg
+    from shared.segmentation.stages import device
+
+    if arguments.checkpoint.suffix != ".json":
+        if arguments.save or arguments.seed is not None:
+            raise DataError(f"{arguments.checkpoint}: --save and --seed go with a JOB, a .json file of a finished run")
+        return load_checkpoint(arguments.checkpoint, device())
+    parts, options = parts_of_job(arguments.checkpoint, arguments.seed)
+    if options.prompter is None:
+        raise DataError(
+            f"{arguments.checkpoint}: this row takes its prompts from the truth; choose one with a prompter"
+        )
+    if arguments.save:
+        save_checkpoint(parts, options, arguments.save)
+        print(f"{arguments.save}: {arguments.save.stat().st_size / 2**20:.1f} MiB")
+    return promptnucseg(parts, options, None)
+
+
+def write_results(found: Segmented, image: Array, name: str, file_name: str, folder: Path) -> list[Path]:
+    """Mask, overlay and COCO file of one image, each written atomically; returns their paths.
+
+    image: (H, W, 3) uint8. file_name: of the image, as the COCO file names it.
+    """
+    if len(found.classes) > _MOST:
+        raise DataError(f"{file_name}: {len(found.classes)} nuclei, but a mask of 16 bits holds {_MOST}; cut the image")
+    mask, overlay, document = (folder / f"{name}{end}" for end in ("_mask.png", "_overlay.png", ".json"))
+    scale = max(1, _OVERLAY // max(image.shape[:2]))
+    picture = draw_contours(image, Instances(found.labels, found.classes), scale)
+    for path, content in ((mask, mask_png(found.labels)), (overlay, png(picture))):
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    write_json(document, coco_file(found, file_name))
+    return [mask, overlay, document]
+
+
+def mask_png(labels: Array) -> bytes:
+    """PNG of 16 bits of a label map (H, W)."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(labels.astype(np.uint16)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def coco_file(found: Segmented, file_name: str) -> dict[str, Any]:
+    """COCO document of one image; annotation ids are those of the label map, category c has the id c + 1."""
+    from scipy.ndimage import find_objects
+
+    height, width = found.labels.shape
+    annotations = []
+    for number, (rows, columns) in enumerate(find_objects(found.labels), 1):
+        pixels = found.labels == number
+        annotations.append(
+            {
+                "id": number,
+                "image_id": 1,
+                "category_id": int(found.classes[number - 1]) + 1,
+                "segmentation": encode(pixels),
+                "area": int(pixels[rows, columns].sum()),
+                "bbox": [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start],
+                "iscrowd": 0,
+                "score": float(found.scores[number - 1]),
+            }
+        )
+    num_classes = 1 if found.planes is None else len(found.planes)
+    categories = [{"id": number, "name": f"nucleus {number}"} for number in range(1, num_classes + 1)]
+    images = [{"id": 1, "file_name": file_name, "height": height, "width": width}]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
