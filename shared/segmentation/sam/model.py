@@ -49,10 +49,11 @@ class SamModel(Sam):
         the result is empty. The package's own dictionaries are not taken.
         """
         embeddings = self.embed(source) if isinstance(source, Tensor) else source
-        encoded = encode_prompts(self.prompt_encoder, prompts)
-        masks: Masks = self.mask_decoder.decode(
-            embeddings, self.prompt_encoder.get_dense_pe(), encoded, multimask=multimask, **options
-        )
+        # Half precision would move a position among 1024 pixels by some two of them.
+        with torch.autocast(self.device.type, enabled=False):
+            encoded = encode_prompts(self.prompt_encoder, prompts)
+            positions = self.prompt_encoder.get_dense_pe()
+        masks: Masks = self.mask_decoder.decode(embeddings, positions, encoded, multimask=multimask, **options)
         return masks
 
     def freeze(self, names: Iterable[str]) -> list[str]:

@@ -95,3 +95,20 @@ def test_frozen_batch_statistics_do_not_move():
     model.freeze(["image_encoder"])
     assert model.image_encoder.training
     assert not model.mask_decoder.training
+
+
+def test_half_precision_does_not_blur_the_prompts(small, images, monkeypatch):
+    """What the decoder is given, under autocast and without."""
+    given = []
+    monkeypatch.setattr(
+        small.mask_decoder, "decode", lambda _, positions, encoded, **options: given.append((positions, encoded.sparse))
+    )
+    prompts = Prompts(torch.zeros(2, dtype=torch.long), boxes=torch.tensor([[3.0, 5, 40, 41], [3, 5, 40, 43]]))
+    embeddings = small.embed(images)
+    small(embeddings, prompts)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        small(embeddings, prompts)
+    (plain, sparse), (cast, cast_sparse) = given
+    assert cast.dtype == cast_sparse.dtype == torch.float32
+    torch.testing.assert_close(cast, plain)
+    torch.testing.assert_close(cast_sparse, sparse)
