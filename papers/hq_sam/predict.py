@@ -159,7 +159,7 @@ def write_results(image: Array, masks: Array, scores: Array, path: Path, folder:
         for number, mask in enumerate(masks, 1)
     }
     # a contour is one pixel wide: what lies outside of all masks is darkened as well
-    dimmed = np.where(masks.any(0)[..., None], image, image // 2)
+    dimmed = np.where(np.asarray(masks.any(0))[..., None], image, image // 2)
     files[folder / f"{path.stem}_overlay.png"] = png(draw_contours(dimmed, masks, scale))
     for target, content in files.items():
         with atomic_path(target) as temporary:
