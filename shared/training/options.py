@@ -35,7 +35,7 @@ class OptimizerOptions(Strict):
     @model_validator(mode="after")
     def _settings_belong_to_kind(self) -> "OptimizerOptions":
         foreign = {"betas", "eps"} if self.kind == "sgd" else {"momentum", "nesterov"}
-        unread = sorted(foreign & self.model_fields_set)
+        unread = sorted(name for name in foreign if _is_set(self, name))
         if unread:
             raise ValueError(f"{unread[0]} is not a setting of {self.kind}")
         if self.nesterov and self.momentum == 0:
@@ -63,10 +63,15 @@ class ScheduleOptions(Strict):
     def _settings_belong_to_kind(self) -> "ScheduleOptions":
         if (self.kind == "multistep") != bool(self.milestones):
             raise ValueError("milestones belong to the schedule 'multistep', which needs at least one")
-        if "gamma" in self.model_fields_set and self.kind != "multistep":
+        if _is_set(self, "gamma") and self.kind != "multistep":
             raise ValueError(f"gamma is not a setting of the schedule '{self.kind}'")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError("milestones must rise")
         if self.unit == "epoch" and self.warmup != int(self.warmup):
             raise ValueError("a warm-up of a fraction of an epoch needs unit: step")
         return self
+
+
+def _is_set(options: Strict, name: str) -> bool:
+    """Whether a field has another value than its default. (Not `model_fields_set`: a job file holds every field.)"""
+    return bool(getattr(options, name) != type(options).model_fields[name].default)

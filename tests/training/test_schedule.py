@@ -116,3 +116,10 @@ def test_milestones_may_come_as_a_list_from_json():
 def test_optimizer_settings_are_checked(options, message):
     with pytest.raises(pydantic.ValidationError, match=message):
         OptimizerOptions(**options)
+
+
+@pytest.mark.parametrize(
+    "options", [ScheduleOptions(kind="cosine", unit="step"), OptimizerOptions(kind="adamw", lr=1.0)]
+)
+def test_options_survive_a_job_file(options):
+    assert type(options)(**options.model_dump(mode="json")) == options
