@@ -20,6 +20,7 @@ class Part(Options):
 
     build: ClassVar[str]
     train: ClassVar[str]
+    from_sam: ClassVar[bool] = True  # False: it has nothing of SAM, and is the same whichever SAM a task names
 
     data: str = "train"
 

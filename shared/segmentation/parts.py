@@ -54,5 +54,5 @@ def part_recipe(
         "data": {wanted: spec.model_dump(mode="json") for wanted, spec in read.items()},
         "manifests": [*data_sets, *part.manifests()],
         "seed": seed,
-        "stages": {**stages, **bases},
+        "stages": {**(stages if part.from_sam else {}), **bases},
     }

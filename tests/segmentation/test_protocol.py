@@ -72,3 +72,14 @@ def test_mistakes_in_a_task_name_the_key(change, problem):
     with pytest.raises(pydantic.ValidationError) as caught:
         Task(**{**TASK, **change})
     assert re.search(problem, explain(caught.value, Task))
+
+
+def test_a_part_without_anything_of_sam_is_shared_by_tasks_with_another_one():
+    method, segmenter = "papers.promptnucseg.method:promptnucseg", {"prompter": {}, "segmentor": {}}
+    nuclei = {"kind": "generated", "manifest": "touching_nuclei", "part": "train"}
+    small = {**TASK, "train": {"train": nuclei}}
+    large = {**small, "sam": {"size": "vit_b_256", "checkpoint": "sam_vit_b"}}
+    one, two = (protocol.parts(method, segmenter, Task(**task), 1) for task in (small, large))
+    assert one["prompter"] == two["prompter"]
+    assert one["prompter"]["stages"] == {}
+    assert one["segmentor"] != two["segmentor"]

@@ -64,6 +64,7 @@ class PrompterTraining(Part):
 
     build: ClassVar[str] = "papers.promptnucseg.prompter.training:build"
     train: ClassVar[str] = "papers.promptnucseg.prompter.training:train"
+    from_sam: ClassVar[bool] = False
 
     num_classes: Count = 1
     backbone: Backbone = ConvNextSmall()
