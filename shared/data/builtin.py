@@ -66,6 +66,12 @@ def _touching_nuclei() -> dict[str, Any]:
     return touching_nuclei()
 
 
+def _shape_scenes() -> dict[str, Any]:
+    from shared.detection.scenes import shape_scenes
+
+    return shape_scenes()
+
+
 def _shapes_styles() -> dict[str, Any]:
     from shared.diffusion.world.images import shapes_styles
 
@@ -92,6 +98,7 @@ BUILTINS: dict[str, Callable[[], dict[str, Any]]] = {
     "thin_shapes": _thin_shapes,
     "single_shapes": _single_shapes,
     "touching_nuclei": _touching_nuclei,
+    "shape_scenes": _shape_scenes,
     "shapes_styles": _shapes_styles,
     "grey_shapes": _grey_shapes,
 }
@@ -102,6 +109,7 @@ ORIGINS = {
     "thin_shapes": "shared/segmentation/generated/thin_shapes.py",
     "single_shapes": "shared/segmentation/generated/single_shapes.py",
     "touching_nuclei": "shared/segmentation/generated/touching_nuclei.py",
+    "shape_scenes": "shared/detection/scenes.py",
     "shapes_styles": "shared/diffusion/world/images.py",
     "grey_shapes": "shared/diffusion/world/grey_shapes.py",
 }

@@ -32,6 +32,7 @@ Builtin = Literal[
     "thin_shapes",
     "single_shapes",
     "touching_nuclei",
+    "shape_scenes",
     "shapes_styles",
     "grey_shapes",
 ]
