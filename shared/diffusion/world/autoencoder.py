@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (diffusers looks here for it when it reads a folder)
 from torch import Tensor, nn
 
 from shared.diffusion.saved import SavedModel
