@@ -23,6 +23,7 @@ from shared.paths import is_name, paper_slugs, papers_root
 TRACKS = {
     "classification": "shared.classification.protocol",
     "detection": "shared.detection.protocol",
+    "diffusion": "shared.diffusion.protocol",
     "segmentation": "shared.segmentation.protocol",
     "text": "shared.text.protocol",
 }
@@ -82,9 +83,11 @@ class Experiment(Strict):
     """A table of the paper: settings x rows -> metrics.
 
     study: its rows are plain functions `f(options, seed) -> Findings` (`shared.study`), without task and stages.
+    track: of its tasks, where it is not the paper's (a paper on classifiers and on diffusion models, say).
     """
 
     title: str
+    track: str | None = None
     study: bool = False
     manifests: list[str] = []  # data that a study reads
     published_table: str | None = None  # `table` column of published.csv
@@ -122,14 +125,23 @@ class PaperConfig(Strict):
 
     @model_validator(mode="after")
     def _names(self) -> "PaperConfig":
-        if self.track not in TRACKS:
-            raise ValueError(f"track '{self.track}' does not exist{nearest(self.track, list(TRACKS))}")
+        for track in self.tracks():
+            if track not in TRACKS:
+                raise ValueError(f"track '{track}' does not exist{nearest(track, list(TRACKS))}")
         for name, experiment in self.experiments.items():
             for kind, names in (("experiment", [name]), ("setting", experiment.settings), ("row", experiment.rows)):
                 for item in names:
                     if not is_name(item):
                         raise ValueError(f"{name}: {kind} '{item}' must be made of letters, digits and _ . + = -")
         return self
+
+    def track_of(self, experiment: str) -> str:
+        """Track of an experiment's tasks."""
+        return self.experiments[experiment].track or self.track
+
+    def tracks(self) -> list[str]:
+        """The paper's own track, then those of single experiments."""
+        return list(dict.fromkeys([self.track, *map(self.track_of, self.experiments)]))
 
 
 class _Loader(yaml.CSafeLoader):

@@ -10,13 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from papers.unlearndiffatk.attack.judging import Ledger, chunks, draw_attacked, draw_plain
 from papers.unlearndiffatk.attack.layout import Layout
-from papers.unlearndiffatk.attack.prompts import Prompt
-from papers.unlearndiffatk.attack.results import PromptResult
 from papers.unlearndiffatk.attack.schedule import attack_times
 from papers.unlearndiffatk.attack.search import EmbeddingSearch, Search, SimplexSearch, layout_of, vocabulary
-from papers.unlearndiffatk.attack.victim import AttackContext
 from papers.unlearndiffatk.options import (
     AttackOptions,
     NoAttackOptions,
@@ -26,6 +22,10 @@ from papers.unlearndiffatk.options import (
     SeedSearchOptions,
     UnlearnDiffAtkOptions,
 )
+from shared.diffusion.attacks.context import AttackContext
+from shared.diffusion.attacks.judging import Ledger, chunks, draw_attacked, draw_plain
+from shared.diffusion.attacks.prompts import Prompt
+from shared.diffusion.attacks.results import PromptResult
 from shared.training.seeds import stream
 
 Attacked = Callable[[list[int], Ledger], None]

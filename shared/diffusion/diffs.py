@@ -22,12 +22,13 @@ PARTS = ("unet", "text_encoder")  # what erasers change
 
 
 def weights_of(pipe: Any) -> dict[str, Tensor]:
-    """Weights of the U-Net and the text encoder of a `TextToImage`, by part and name; no copies.
+    """Weights of the U-Net and, where there is one, the text encoder of a model, by part and name; no copies.
 
-    Names of the text encoder carry no "text_model.": releases of transformers differ in it.
+    pipe: a `TextToImage` or a `ClassDiffusion`, whose averaged weights are none of these. Names of the text encoder
+    carry no "text_model.": releases of transformers differ in it.
     """
     found = {}
-    for part in PARTS:
+    for part in (part for part in PARTS if hasattr(pipe, part)):
         model: nn.Module = getattr(pipe, part)
         for name, value in model.state_dict().items():
             found[f"{part}.{name.removeprefix('text_model.')}"] = value.detach()
@@ -50,7 +51,7 @@ def copy_weights(pipe: Any) -> dict[str, Tensor]:
 
 
 def save_diff(path: str | Path, base: Mapping[str, Tensor], erased: Any) -> int:
-    """Write what `erased` (a `TextToImage`) changed of the weights `base` (from `copy_weights`); returns how many.
+    """Write what `erased` (a model as for `weights_of`) changed of `base` (from `copy_weights`); returns how many.
 
     Raises DataError for an erased model with weights that are not finite, ValueError if the two have different weights.
     """
@@ -70,7 +71,7 @@ def save_diff(path: str | Path, base: Mapping[str, Tensor], erased: Any) -> int:
 
 @torch.no_grad()
 def load_diff(path: str | Path, pipe: Any) -> int:
-    """Turn a `TextToImage` of the base's weights into the erased model, in place; returns the number of weights.
+    """Turn a model of the base's weights into the erased one, in place; returns the number of weights.
 
     Raises DataError, and changes nothing, if the file is damaged, belongs to another base, or a name or shape does
     not fit.

@@ -90,6 +90,10 @@ class TextToImage:
         ids_bl: Tensor = encoded["input_ids"].to(self.device)
         return ids_bl
 
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of one text without specials, not cut."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def decode_tokens(self, ids: Tensor) -> list[str]:
         """Texts of ids (B, L) without special tokens. Tokenised again they need not give the same ids."""
         return [str(text) for text in self.tokenizer.batch_decode(ids.tolist(), skip_special_tokens=True)]

@@ -1,5 +1,6 @@
 """The metrics that a paper's tables, claims and tuning may name: its track's, its own, and what every record costs."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared.config import PaperConfig
@@ -12,18 +13,30 @@ from shared.results.spec import COST_UNITS
 class PaperMetrics:
     """Declared metrics of one paper, checked. Every mistake is one ConfigError with file, section and name."""
 
-    def __init__(self, config: PaperConfig, track: Any, file: str) -> None:
+    def __init__(self, config: PaperConfig, tracks: Mapping[str, Any], file: str) -> None:
         self.file = file
+        measured = self._of_tracks({n: [*t.METRICS, *t.EXTRA_METRICS] for n, t in tracks.items()})
+        of_tracks: list[DerivedSpec] = self._of_tracks({name: track.DERIVED for name, track in tracks.items()})
         self.sources: dict[str, str] = {}  # function of a derived metric -> SHA-256 of its file
-        self._track: list[MetricSpec] = [*track.METRICS, *track.EXTRA_METRICS, *track.DERIVED]
-        self.measured: list[MetricSpec] = [*track.METRICS, *track.EXTRA_METRICS, *config.metrics]
-        self.derived: list[DerivedSpec] = [*track.DERIVED, *config.derived]
+        self._track: list[MetricSpec] = [*measured, *of_tracks]
+        self.measured: list[MetricSpec] = [*measured, *config.metrics]
+        self.derived: list[DerivedSpec] = [*of_tracks, *config.derived]
         self.names = list(dict.fromkeys([*(metric.name for metric in (*self.measured, *self.derived)), *COST_UNITS]))
         self._check_names(config)
         for derived in config.derived:
             self._check_derived(derived, config)
         if config.tuning and config.tuning.metric not in self.names:
             raise self._error("tuning", self.unknown(config.tuning.metric))
+
+    def _of_tracks(self, by_track: Mapping[str, Sequence[Any]]) -> list[Any]:
+        """Metrics of all tracks of a paper; a name must mean the same in each of them."""
+        found: dict[str, tuple[str, Any]] = {}
+        for track, metrics in by_track.items():
+            for metric in metrics:
+                other, known = found.setdefault(metric.name, (track, metric))
+                if known != metric:
+                    raise self._error("track", f"metric '{metric.name}' means one thing in {other}, another in {track}")
+        return [metric for _, metric in found.values()]
 
     def unknown(self, name: str) -> str:
         """What is wrong with a name that is none of ours."""

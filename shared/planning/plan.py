@@ -43,12 +43,12 @@ class Plan:
     def __init__(self, slug: str, scale: str) -> None:
         self.slug, self.scale = slug, scale
         self.config: PaperConfig = load_config(slug, scale)
-        self.track = importlib.import_module(TRACKS[self.config.track])
+        self.tracks = {name: importlib.import_module(TRACKS[name]) for name in self.config.tracks()}
         file = f"papers/{slug}/config/{scale}.yaml"
-        self.metrics = PaperMetrics(self.config, self.track, file)
-        self.resolver = Resolver(self.config, self.track, file)
+        self.metrics = PaperMetrics(self.config, self.tracks, file)
+        self.resolver = Resolver(self.config, self.tracks, file)
         self.folder = results_of(slug, scale)
-        self._stages = StagePlan(self.track, self.config.stage_resources)
+        self._stages = StagePlan(self.tracks, self.config.stage_resources)
         self.rows: dict[str, Job] = {}  # by digest of the recipe: equal cells of two tables are computed once
         self.cells = [cell for name in self.config.experiments for cell in self._cells(name)]
         self.spec = spec_of(self)
@@ -95,13 +95,15 @@ class Plan:
             return {"study": True, **common, "manifests": self.config.experiments[experiment].manifests}
         needs = self.resolver.needs(experiment, row)
         more = {"needs": needs} if needs else {}
-        return {"track": self.config.track, **common, "task": task.model_dump(), **more}
+        return {"track": self.config.track_of(experiment), **common, "task": task.model_dump(), **more}
 
     def new_row_job(self, name: str, recipe: dict[str, Any], task: Any) -> Job:
         """The job of a row; `name` is experiment/setting/row/seeds. Its stages enter the plan."""
         experiment, setting, row, _ = name.split("/", 3)
+        track = self.tracks[self.config.track_of(experiment)]
         stages = {seed: self._stages_of_row(experiment, row, recipe, task, seed) for seed in recipe["seeds"]}
-        manifests = recipe["manifests"] if task is None else self.track.manifests(task)
+        manifests = recipe["manifests"] if task is None else track.manifests(task)
+        sources = [recipe["method"], *(track.sources(task) if task is not None and hasattr(track, "sources") else [])]
         output = self.folder / "records" / f"{name}.json"
         content = {
             "kind": "row",
@@ -111,13 +113,13 @@ class Plan:
             "setting": setting,
             "row": row,
             **recipe,
-            "run": RUN_STUDY if task is None else self.track.RUN_ROW,
+            "run": RUN_STUDY if task is None else track.RUN_ROW,
             "manifests": manifests,
             "stages": {str(seed): {kind: job.content for kind, job in kinds.items()} for seed, kinds in stages.items()},
             "output": str(output),
         }
         inputs = [
-            shown(source_of(recipe["method"])),
+            *dict.fromkeys(shown(source_of(path)) for path in sources),
             *(str(pulled_marker(manifest)) for manifest in manifests),
             *(str(job.output) for kinds in stages.values() for job in kinds.values()),
         ]
@@ -127,7 +129,8 @@ class Plan:
         """Jobs of the stages that a row reads: those its track says, and its own `needs`."""
         if task is None:
             return {}
-        recipes = self.track.stages(task, seed)
+        track = self.tracks[self.config.track_of(experiment)]
+        recipes = track.stages(task, seed)
         trained = self._parts_of_row(experiment, row, recipe, task, seed)
         for name in recipe.get("needs", []):
             if name not in recipes:
@@ -135,7 +138,7 @@ class Plan:
                 raise self.resolver.error(
                     experiment, f"row '{row}': needs '{name}', which is no stage of its task{hint}"
                 )
-        wanted = {*self.track.stages_needed(recipe["method"], task), *recipe.get("needs", [])}
+        wanted = {*track.stages_needed(recipe["method"], task), *recipe.get("needs", [])}
         chosen = {**{name: recipes[name] for name in wanted}, **trained}
         return {name: self._stages.job(name, chosen[name], task) for name in sorted(chosen)}
 
@@ -143,7 +146,7 @@ class Plan:
         self, experiment: str, row: str, recipe: dict[str, Any], task: Any, seed: int
     ) -> dict[str, dict[str, Any]]:
         """Recipes of what a row's own options ask to be trained, in tracks whose methods are made of such parts."""
-        parts = getattr(self.track, "parts", None)
+        parts = getattr(self.tracks[self.config.track_of(experiment)], "parts", None)
         if parts is None:
             return {}
         try:

@@ -1,5 +1,6 @@
 """What a row is: its method's import path and its complete, validated options, and the typed task of its setting."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pydantic
@@ -14,11 +15,16 @@ from shared.options import explain, parse_options
 class Resolver:
     """Looks rows and tasks up in one paper's configuration. Every mistake is one ConfigError with file and place."""
 
-    def __init__(self, config: PaperConfig, track: Any, file: str) -> None:
-        self.config, self.track, self.file = config, track, file
+    def __init__(self, config: PaperConfig, tracks: Mapping[str, Any], file: str) -> None:
+        self.config, self.file = config, file
+        self._tracks = tracks
         self._manifests: set[str] = set()
         self._tasks: dict[str, Any] = {}
         self._rows: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+
+    def track(self, experiment: str) -> Any:
+        """Protocol of an experiment's track."""
+        return self._tracks[self.config.track_of(experiment)]
 
     def error(self, experiment: str, text: str) -> ConfigError:
         """A mistake in an experiment of this file."""
@@ -76,14 +82,15 @@ class Resolver:
     def _method_path(self, experiment: str, name: str, row: Row) -> str:
         if not row.method or ":" in row.method:
             return row.method
-        if row.method not in self.track.METHODS:
-            hint = nearest(row.method, list(self.track.METHODS))
+        methods = self.track(experiment).METHODS
+        if row.method not in methods:
+            hint = nearest(row.method, list(methods))
             raise self.error(
                 experiment,
                 f"row '{name}': method '{row.method}' does not exist{hint}; "
                 "a method of a paper is 'papers.<slug>.method:<function>'",
             )
-        return str(self.track.METHODS[row.method])
+        return str(methods[row.method])
 
     def _liked(self, experiment: str, setting: str, name: str, row: Row) -> tuple[str, str, str]:
         other, _, other_row = row.like.partition("/")
@@ -98,19 +105,20 @@ class Resolver:
         if setting.task is None or setting.task not in self.config.tasks:
             hint = nearest(str(setting.task), list(self.config.tasks))
             raise self.error(experiment, f"task '{setting.task}' does not exist{hint}")
-        key = digest([setting.task, setting.change, change])
+        key = digest([self.config.track_of(experiment), setting.task, setting.change, change])
         if key not in self._tasks:
             self._tasks[key] = self._new_task(experiment, setting, change)
         return self._tasks[key]
 
     def _new_task(self, experiment: str, setting: Setting, change: dict[str, Any] | None) -> Any:
         values = merge(merge(self.config.tasks[str(setting.task)], setting.change), change or {})
+        track = self.track(experiment)
         try:
-            task = self.track.Task(**values)
+            task = track.Task(**values)
         except pydantic.ValidationError as error:
-            problem = explain(error, self.track.Task)
+            problem = explain(error, track.Task)
             raise self.error(experiment, f"task '{setting.task}': {problem}") from None
-        for name in self.track.manifests(task):
+        for name in track.manifests(task):
             self.check_manifest(experiment, name)
         return task
 

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 def spec_of(plan: "Plan") -> dict[str, Any]:
     """The spec of a plan; `shared.results.spec` types it."""
-    slug, config, track = plan.slug, plan.config, plan.track
+    slug, config = plan.slug, plan.config
     own_figures = [f"papers.{slug}.figures:figures"] if (papers_root() / slug / "figures.py").is_file() else []
     return {
         "kind": "spec",
         "paper": slug,
         "scale": plan.scale,
         "title": config.title,
-        "track": config.track,
-        "reference": track.REFERENCE,
+        "track": ", ".join(plan.tracks),
+        "reference": plan.tracks[config.track].REFERENCE,
         "metrics": [metric.model_dump() for metric in plan.metrics.measured],
         "derived": [derived.model_dump() for derived in plan.metrics.derived],
         "sources": plan.metrics.sources,  # an edited function makes the tables again
@@ -40,7 +40,7 @@ def spec_of(plan: "Plan") -> dict[str, Any]:
         "published_csv": f"papers/{slug}/published.csv",
         "claims_yaml": f"papers/{slug}/claims.yaml",
         # the paper's own pictures first
-        "figures": [*own_figures, track.FIGURES],
+        "figures": [*own_figures, *(track.FIGURES for track in plan.tracks.values())],
         "deviations": config.deviations,
         "output": str(plan.folder),
         "stages": sorted(str(job.output) for job in plan.stages.values()),

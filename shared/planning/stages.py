@@ -1,11 +1,13 @@
 """Stages: artifacts that rows, and other stages, stand on. Keyed by what they are made of, shared between papers.
 
 A track's `stages(task, seed)` gives recipes by name. Keys of a recipe that mean something here, all others being the
-track's own: `stages` ({name: recipe}, the stages that it stands on), `manifests` (its data; by default that of the
-task; a recipe with its own is the same stage for tasks that need further data), `stage` (its own name, whatever name
-its children know it by) and `sources` (import paths of functions of papers that make it: an edited file makes it anew).
+track's own: `track` (its name), `stages` ({name: recipe}, the stages that it stands on), `manifests` (its data; by
+default that of the task; a recipe with its own is the same stage for tasks that need further data), `stage` (its own
+name, whatever name its children know it by) and `sources` (import paths of functions of papers that make it: an edited
+file makes it anew).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from shared.config import Resources
@@ -19,14 +21,15 @@ from shared.results.jobs import read_job
 class StagePlan:
     """The stage jobs of one plan, by digest."""
 
-    def __init__(self, track: Any, resources: Resources) -> None:
-        self.track, self.resources = track, resources
+    def __init__(self, tracks: Mapping[str, Any], resources: Resources) -> None:
+        self._tracks, self.resources = tracks, resources
         self.jobs: dict[str, Job] = {}
 
     def job(self, name: str, recipe: dict[str, Any], task: Any) -> Job:
         """The job of a recipe; it and the stages that it stands on enter the plan."""
         parents = {parent: self.job(parent, below, task) for parent, below in recipe.get("stages", {}).items()}
-        data = {manifest: load_identity(manifest) for manifest in recipe.get("manifests", self.track.manifests(task))}
+        manifests = recipe["manifests"] if "manifests" in recipe else self._tracks[recipe["track"]].manifests(task)
+        data = {manifest: load_identity(manifest) for manifest in manifests}
         # Parents count by their digests, which cover their data; a stage without any is keyed by recipe and data alone.
         below = {"stages": {parent: job.content["digest"] for parent, job in parents.items()}} if parents else {}
         key = digest({"recipe": recipe, "data": data, **below})[:16]
@@ -45,7 +48,7 @@ class StagePlan:
             "digest": key,
             "recipe": recipe,
             "data": data,
-            "run": self.track.RUN_STAGE,
+            "run": self._tracks[recipe["track"]].RUN_STAGE,
             "manifests": list(data),
             "output": str(folder / "record.json"),
             **({"stages": {parent: job.content for parent, job in parents.items()}} if parents else {}),

@@ -39,10 +39,11 @@ class ToyTask(Strict):
 
 
 def toy_stages(task, seed):
-    base = {"stage": "base", "seed": seed, "colour": task.colour, "manifests": []}
-    left = {"stage": "left", "seed": seed, "stages": {"base": base}}
-    right = {"stage": "right", "seed": seed, "stages": {"ground": base}}
-    return {"base": base, "left": left, "right": right, "top": {"stage": "top", "seed": seed, "stages": {"left": left}}}
+    common = {"track": "toy", "seed": seed}
+    base = {**common, "stage": "base", "colour": task.colour, "manifests": []}
+    left = {**common, "stage": "left", "stages": {"base": base}}
+    right = {**common, "stage": "right", "stages": {"ground": base}}
+    return {"base": base, "left": left, "right": right, "top": {**common, "stage": "top", "stages": {"left": left}}}
 
 
 @pytest.fixture
@@ -228,7 +229,8 @@ def with_parts(toy):
         if task.colour == "none":
             raise ConfigError("body: training set 'train' is not one of the task's")
         depth = len(method)  # the two methods' paths differ in length
-        own = {"stage": "part", "depth": depth, "sources": ["papers.salun.method:salun"], "manifests": [], "seed": seed}
+        own = {"track": "toy", "stage": "part", "depth": depth, "manifests": [], "seed": seed}
+        own["sources"] = ["papers.salun.method:salun"]
         return {"body": {**own, "stages": toy_stages(task, seed)}}
 
     toy.track.parts = parts

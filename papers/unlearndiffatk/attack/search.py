@@ -6,17 +6,18 @@ same noise and the same uniform numbers at the same step, and their results do n
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from time import perf_counter
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from papers.unlearndiffatk.attack.layout import Layout, lay_out
-from papers.unlearndiffatk.attack.prompts import Prompt
 from papers.unlearndiffatk.attack.sampling import sampled_embeddings
 from papers.unlearndiffatk.attack.simplex import PROJECTIONS
-from papers.unlearndiffatk.attack.victim import AttackContext, Model
 from papers.unlearndiffatk.options import PrefixOptions, SearchOptions, UnlearnDiffAtkOptions
+from shared.diffusion.attacks.context import AttackContext, Model
+from shared.diffusion.attacks.prompts import Prompt
 from shared.errors import DataError
 from shared.training.seeds import stream
 
@@ -61,13 +62,14 @@ class Search(ABC):
         self.prompts, self.layout = list(prompts), layout
         self.losses = torch.zeros(len(prompts))
         self._targets, self._options, self._victim = targets, options, context.victim
-        self._table = context.victim.table()
+        self._table, self._tally = context.victim.table(), context.tally
         self._generator = stream(context.seed, "attack")
         self.variable = variable.requires_grad_(True)
         self._optimizer = self._new_optimizer()
 
     def step(self, time: int) -> None:
         """One optimiser step at one noise level, with fresh noise."""
+        started = perf_counter()
         embeddings = self.layout.embeddings(self._adversarial(), self._table)
         noise = torch.randn(self._targets.shape[1:], generator=self._generator).to(self._targets)
         kept = self._victim.abar[time].to(self._targets)
@@ -81,6 +83,9 @@ class Search(ABC):
         losses.sum().backward()
         self._optimizer.step()
         self.losses = losses.detach()
+        self._tally.steps += 1
+        self._tally.prompt_steps += len(self.prompts)
+        self._tally.seconds += perf_counter() - started
 
     @abstractmethod
     def tokens(self) -> Tensor:

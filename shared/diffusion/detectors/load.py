@@ -8,14 +8,25 @@ from shared.data.manifest import load_manifest, manifest_names
 from shared.data.pull import pull
 from shared.diffusion.detectors.judge import Detector
 from shared.diffusion.detectors.options import DetectorOptions
-from shared.errors import DataError
+from shared.errors import ConfigError, DataError
 
 
-def load_detector(options: DetectorOptions, device: torch.device | str = "cpu", root: Path | None = None) -> Detector:
-    """The detector that `options` describe. Raises ConfigError or DataError naming what is missing."""
+def load_detector(
+    options: DetectorOptions,
+    device: torch.device | str = "cpu",
+    root: Path | None = None,
+    *,
+    classifier: Path | None = None,
+) -> Detector:
+    """The detector that `options` describe; classifier: folder of the one that the task trains.
+
+    Raises ConfigError or DataError naming what is missing.
+    """
     from shared.diffusion.detectors import networks
 
-    folder = _place(options.checkpoint, root)
+    if options.checkpoint is None and classifier is None:
+        raise ConfigError("a detector of kind 'shapes' needs a checkpoint: the task's model has no classifier")
+    folder = classifier if options.checkpoint is None and classifier else _place(options.checkpoint or "", root)
     if options.kind == "transformers":
         return networks.transformers_detector(folder, options.batch, device)
     if options.kind == "torchvision":
@@ -33,8 +44,8 @@ def load_detector(options: DetectorOptions, device: torch.device | str = "cpu", 
 
 def detector_manifests(options: DetectorOptions) -> list[str]:
     """Names of the manifests that the detector needs; places on the disk are none."""
-    named = [options.checkpoint, *([options.prompts] if options.prompts else [])]
-    return [name for name in named if name in manifest_names()]
+    named = [options.checkpoint, options.prompts]
+    return [name for name in named if name and name in manifest_names()]
 
 
 def _place(source: str, root: Path | None) -> Path:

@@ -26,11 +26,12 @@ class DetectorOptions(Strict):
     kind: "shapes": the small world's classifier (`ShapeClassifier`), whose `head` is read; "transformers": an image
     classification model with its image processor; "torchvision": a network of that library, named by `architecture`
     as its weights are ("ResNet50_Weights.IMAGENET1K_V2"); "q16": CLIP with two learned prompts; "nudenet": NudeNet v3.
-    checkpoint: manifest or folder of the model ("torchvision": a manifest or file of its weights); prompts: Q16's.
+    checkpoint: manifest or folder of the model ("torchvision": a manifest or file of its weights); of "shapes" None is
+    the classifier that the task trains. prompts: Q16's.
     """
 
     kind: Literal["shapes", "transformers", "torchvision", "q16", "nudenet"]
-    checkpoint: Annotated[str, Field(min_length=1)]
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
     head: str | None = None
     architecture: Annotated[str, Field(pattern=r"^\w+_Weights\.\w+$")] | None = None
     prompts: str | None = None
@@ -43,6 +44,8 @@ class DetectorOptions(Strict):
             given = getattr(self, key) is not None
             if given != (self.kind == kind):
                 raise ValueError(f"a detector of kind '{self.kind}' {'has no' if given else 'needs'} '{key}'")
+        if self.checkpoint is None and self.kind != "shapes":
+            raise ValueError(f"a detector of kind '{self.kind}' needs a 'checkpoint'")
         return self
 
 

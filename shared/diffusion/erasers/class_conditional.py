@@ -5,43 +5,22 @@ stands for no condition.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared.diffusion.classes.options import ClassErasingOptions
 from shared.diffusion.erasers.noising import draw_normal, noised
 from shared.diffusion.erasers.saliency import Mask, gradient_scores, top_mask
 from shared.errors import DataError
-from shared.options import Count, Fraction, NonNegative, Options, Positive
 from shared.training.checkpoint import Checkpoint
 from shared.training.device_images import Batch, DeviceImages
 from shared.training.loop import FitResult, fit
 from shared.training.mask import WeightMask
 from shared.training.optim import make_optimizer
 from shared.training.options import OptimizerOptions
-
-
-class ClassErasingOptions(Options):
-    """Erase one class from a class-conditional DDPM.
-
-    forget_term: "relabel": predict the class's images as under the next class (SalUn); "ascend": gradient ascent on
-    them. alpha: weight of the retain term, a *sum* over pixels: 1e-3 on 3 x 32 x 32 is 3.07 in mean squares.
-    condition_drop: share of conditions replaced by none, drawn for each prediction on its own. keep: q, the share of
-    weights that may move (1: no mask); mask_guidance: w of the guided prediction in the mask's loss.
-    """
-
-    forget_term: Literal["relabel", "ascend"] = "relabel"
-    iterations: Count = 1000
-    batch: Count = 128
-    lr: Positive = 1e-4
-    alpha: NonNegative = 1e-3
-    condition_drop: Fraction = 0.1
-    max_grad_norm: Positive = 1.0
-    keep: Fraction = 0.5
-    mask_guidance: NonNegative = 2.0
-    mask_batch: Count = 128
 
 
 class NoisedImages(NamedTuple):

@@ -13,3 +13,9 @@ ERASERS = {
     "spm": "shared.diffusion.erasers.spm:spm",
     "seot": "shared.diffusion.erasers.seot:seot",
 }
+
+# Of class-conditional models
+CLASS_ERASERS = {
+    "class_relabel": "shared.diffusion.classes.erasers:class_relabel",
+    "class_esd": "shared.diffusion.classes.erasers:class_esd",
+}

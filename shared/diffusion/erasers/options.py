@@ -10,7 +10,16 @@ from shared.options import Count, NonNegative, Options, Positive
 Anchors = Literal["concept", "retain"]
 
 
-class AdamOptions(Options):
+class EraserOptions(Options):
+    """Base of all erasers' options."""
+
+    @property
+    def in_weights(self) -> bool:
+        """Whether the erased model is its changed weights alone and can be stored; else every run makes it."""
+        return True
+
+
+class AdamOptions(EraserOptions):
     """Training with Adam (decay in the gradient) or AdamW at a rate of `lr`. batch: images of one step."""
 
     lr: Positive

@@ -10,13 +10,14 @@ from torch.utils.hooks import RemovableHandle
 from shared.diffusion.erasers.attention import captured_attention
 from shared.diffusion.erasers.context import Concept, EraseContext, Erased
 from shared.diffusion.erasers.noising import predict
+from shared.diffusion.erasers.options import EraserOptions
 from shared.diffusion.erasers.tokens import token_mask
 from shared.diffusion.sample import ClassifierFree, Step
 from shared.errors import ConfigError
-from shared.options import Count, NonNegative, Options, Positive
+from shared.options import Count, NonNegative, Positive
 
 
-class SeotOptions(Options):
+class SeotOptions(EraserOptions):
     """a: how strongly large singular values shrink. lr, updates: gradient steps on the text states at each of the first
     `steps` drawing steps; retain_weight, erase_weight: of their two losses. (a and lr are in no description that we
     have, and have no default.)"""
@@ -27,6 +28,11 @@ class SeotOptions(Options):
     steps: Count = 20
     retain_weight: NonNegative = 1.0
     erase_weight: NonNegative = 0.5
+
+    @property
+    def in_weights(self) -> bool:
+        """It is all in the guidance."""
+        return False
 
 
 def softened(states: Tensor, positions: Tensor, a: float) -> Tensor:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from shared.diffusion.erasers.context import Concept, EraseContext, Erased
+from shared.diffusion.erasers.options import EraserOptions
 from shared.diffusion.sample import ClassifierFree, Step
-from shared.options import Options
 
 
-class SldOptions(Options):
+class SldOptions(EraserOptions):
     """strength: a row of STRENGTHS.
 
     warmup_on_timestep: the attack's released code compares the warm-up with the *time* (999 .. 0) instead of the
@@ -20,6 +20,11 @@ class SldOptions(Options):
 
     strength: Literal["weak", "medium", "strong", "max"] = "medium"
     warmup_on_timestep: bool = False
+
+    @property
+    def in_weights(self) -> bool:
+        """It is all in the guidance."""
+        return False
 
 
 class Strength(NamedTuple):

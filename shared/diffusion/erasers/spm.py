@@ -43,6 +43,11 @@ class SpmOptions(DrawOptions):
     restarts: Count = 3
     drawing: Literal["fused", "gated"] = "fused"
 
+    @property
+    def in_weights(self) -> bool:
+        """Fused membranes are weights; a gate is guidance."""
+        return self.drawing == "fused"
+
 
 class SpmBatch(NamedTuple):
     """drawn: half-finished drawings; anchors (B, A, L, d): random states that are to stay as they are."""

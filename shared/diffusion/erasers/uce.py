@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from shared.diffusion.erasers.context import Concept, EraseContext, Erased
 from shared.diffusion.erasers.linear_edit import Regression, key_value_maps
-from shared.options import NonNegative, Options, Positive
+from shared.diffusion.erasers.options import EraserOptions
+from shared.options import NonNegative, Positive
 
 
-class UceOptions(Options):
+class UceOptions(EraserOptions):
     """lam: how much the old weights count; erase_scale, preserve_scale: s_e and s_p, None for max(0.1, 1 / number of
     retained prompts).
 

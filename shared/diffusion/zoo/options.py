@@ -1,6 +1,6 @@
 """Recipes of the zoo's models; torch-free. The defaults are the world "shapes x styles", as all its papers share it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -13,12 +13,28 @@ Widths = Annotated[tuple[Count, ...], Field(strict=False)]
 class ClassifierRecipe(Options):
     """A `ShapeClassifier` and its training: Adam; noise: largest standard deviation of noise on the images."""
 
+    kind: Literal["small"] = "small"
     widths: Widths = (24, 48, 64)
     num_features: Count = 96
     epochs: Count = 7
     batch: Count = 96
     lr: Positive = 2e-3
     noise: NonNegative = 0.2
+
+
+class FineTunedRecipe(Options):
+    """A network of torchvision with published weights (manifest `checkpoint`) and a new last layer, tuned with Adam on
+    images enlarged to `size` pixels, mirrored at random; head_lr: rate of the new layer."""
+
+    kind: Literal["torchvision"]
+    architecture: Literal["resnet18", "resnet34", "resnet50"] = "resnet34"
+    checkpoint: str = "torchvision_resnet34"
+    size: Count = 224
+    epochs: Count = 10
+    batch: Count = 128
+    lr: Positive = 1e-5
+    head_lr: Positive = 1e-4
+    weight_decay: NonNegative = 5e-4
 
 
 class TextTowerRecipe(Options):

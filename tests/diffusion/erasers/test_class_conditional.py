@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from shared.diffusion.classes.options import ClassErasingOptions
 from shared.diffusion.erasers.class_conditional import (
-    ClassErasingOptions,
     ErasingBatches,
     antithetic_times,
     class_saliency_mask,

@@ -5,9 +5,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from papers.unlearndiffatk.attack.model import PipelineModel
-from papers.unlearndiffatk.attack.prompts import Prompt
-from papers.unlearndiffatk.attack.victim import AttackContext
+from shared.diffusion.attacks.context import AttackContext
+from shared.diffusion.attacks.model import PipelineModel
+from shared.diffusion.attacks.prompts import Prompt
 from shared.diffusion.detectors.judge import Verdicts
 from shared.diffusion.options import NoiseSchedule, SampleOptions
 from shared.diffusion.sample import ddim_scheduler

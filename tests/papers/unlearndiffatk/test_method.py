@@ -7,8 +7,6 @@ import sys
 import pytest
 import torch
 
-from papers.unlearndiffatk.attack.model import PipelineModel
-from papers.unlearndiffatk.attack.prompts import Prompt
 from papers.unlearndiffatk.attack.schedule import attack_times
 from papers.unlearndiffatk.method import no_attack, p4d, random_prefix, seed_search, unlearndiffatk
 from papers.unlearndiffatk.options import (
@@ -18,6 +16,8 @@ from papers.unlearndiffatk.options import (
     SeedSearchOptions,
     UnlearnDiffAtkOptions,
 )
+from shared.diffusion.attacks.model import PipelineModel
+from shared.diffusion.attacks.prompts import Prompt
 from shared.diffusion.options import SampleOptions
 from shared.errors import ConfigError, DataError
 

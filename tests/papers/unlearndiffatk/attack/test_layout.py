@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from papers.unlearndiffatk.attack.layout import gaps, lay_out
-from papers.unlearndiffatk.attack.prompts import Prompt, short_enough
 from papers.unlearndiffatk.attack.schedule import attack_times
+from shared.diffusion.attacks.prompts import Prompt, short_enough
 from shared.errors import DataError
 
 START, END = 0, 1

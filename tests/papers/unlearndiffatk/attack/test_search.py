@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from papers.unlearndiffatk.attack.model import PipelineModel, draw_targets
 from papers.unlearndiffatk.attack.search import EmbeddingSearch, SimplexSearch, vocabulary
 from papers.unlearndiffatk.options import P4dOptions, UnlearnDiffAtkOptions
+from shared.diffusion.attacks.model import PipelineModel, draw_targets
 from shared.diffusion.options import SampleOptions
 from shared.errors import DataError
 from shared.training.seeds import stream

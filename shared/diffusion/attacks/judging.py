@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from papers.unlearndiffatk.attack.prompts import Prompt
-from papers.unlearndiffatk.attack.results import Journal, PromptResult, Round
-from papers.unlearndiffatk.attack.victim import AttackContext, Model
+from shared.diffusion.attacks.context import AttackContext, Model
+from shared.diffusion.attacks.prompts import Prompt
+from shared.diffusion.attacks.results import Journal, PromptResult, Round
 from shared.errors import DataError
 
 

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from papers.unlearndiffatk.attack.results import Journal, PromptResult, Round
-from papers.unlearndiffatk.scores import (
+from shared.diffusion.attacks.interval import interval
+from shared.diffusion.attacks.results import Journal, PromptResult, Round
+from shared.diffusion.attacks.scores import (
     asr,
     asr_top_k,
-    interval,
     minutes_per_prompt,
     num_distinct_prefixes,
     pre_asr,

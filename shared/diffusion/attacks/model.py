@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from papers.unlearndiffatk.attack.prompts import Prompt
+from shared.diffusion.attacks.prompts import Prompt
 from shared.diffusion.erasers.context import GuidanceFor, plain_guidance
 from shared.diffusion.options import SampleOptions
 from shared.diffusion.text_to_image import TextToImage
@@ -18,6 +18,7 @@ class PipelineModel:
 
     def __init__(self, pipeline: TextToImage, options: SampleOptions, guidance: GuidanceFor = plain_guidance) -> None:
         self._pipeline, self._options, self._guidance = pipeline, options, guidance
+        self.calls = 0
         for part in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
             part.requires_grad_(False)
             part.eval()
@@ -50,6 +51,7 @@ class PipelineModel:
 
     def noise(self, latents: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
         """The U-Net's prediction: one call."""
+        self.calls += 1
         return self._pipeline.predict(latents, timesteps, states)
 
     def draw(self, ids: Tensor, prompts: Sequence[str], seeds: Sequence[int], guidance: Sequence[float]) -> Tensor:

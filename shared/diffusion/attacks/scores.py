@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from papers.unlearndiffatk.attack.results import PromptResult
+from shared.diffusion.attacks.results import PromptResult
 from shared.errors import RecordError
 
 
@@ -62,14 +62,6 @@ def share_exact(results: Sequence[PromptResult]) -> float:
     """Share of attacked images whose string has exactly the optimised tokens, 0..1; 1 if there are none."""
     flags = [e.ids_exact for r in results for e in r.rounds[1:]]
     return sum(flags) / len(flags) if flags else 1.0
-
-
-def interval(successes: int, total: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's confidence interval of a rate (scipy)."""
-    from scipy.stats import binomtest
-
-    bounds = binomtest(successes, total).proportion_ci(level, method="wilson")
-    return float(bounds.low), float(bounds.high)
 
 
 def _count(results: Sequence[PromptResult]) -> int:

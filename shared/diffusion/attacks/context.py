@@ -1,15 +1,15 @@
 """What an attack needs of a model, of a judge, and of the run."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from papers.unlearndiffatk.attack.prompts import Prompt
-from papers.unlearndiffatk.attack.results import Round
+from shared.diffusion.attacks.prompts import Prompt
+from shared.diffusion.attacks.results import Round
 from shared.diffusion.detectors.judge import Verdicts
 from shared.errors import ConfigError, DataError
 
@@ -18,9 +18,10 @@ class Model(Protocol):
     """A text-to-image model whose weights require no gradient.
 
     abar (T,): cumulative product of the alphas; window: L, tokens of a prompt with specials; start, end: their ids;
-    padding is the end token; special: all special ids.
+    padding is the end token; special: all special ids; calls: of `noise` so far.
     """
 
+    calls: int
     abar: Tensor
     window: int
     start: int
@@ -47,6 +48,15 @@ class Model(Protocol):
         own ids, seed and guidance alone."""
 
 
+@dataclass
+class Tally:
+    """What an attack's search did: optimiser steps (of a batch of prompts), the same times the prompts, seconds."""
+
+    steps: int = 0
+    prompt_steps: int = 0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class AttackContext:
     """One attack on one victim.
@@ -68,6 +78,7 @@ class AttackContext:
     key: str = ""
     watch: Callable[[int, Round, Tensor], None] | None = None
     scores_only: bool = False
+    tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
         indices = [prompt.index for prompt in self.prompts]
