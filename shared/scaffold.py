@@ -16,6 +16,8 @@ from shared.files import write_text
 from shared.paths import ROOT
 
 TEMPLATES = Path(__file__).parent / "templates"
+# Tracks that have a template
+KINDS = [track for track in TRACKS if (TEMPLATES / track).is_dir()]
 
 
 def scaffold(slug: str, title: str, track: str = "classification", root: Path = ROOT) -> list[Path]:
@@ -55,7 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m shared.scaffold", description=__doc__)
     parser.add_argument("slug", help="name of the room, such as salun")
     parser.add_argument("--title", default="", help="title of the paper")
-    parser.add_argument("--track", choices=TRACKS, default="classification")
+    parser.add_argument("--track", choices=KINDS, default="classification")
     arguments = parser.parse_args()
     try:
         written = scaffold(arguments.slug, arguments.title or arguments.slug, arguments.track)

@@ -84,6 +84,18 @@ def _grey_shapes() -> dict[str, Any]:
     return grey_shapes(seed=0)
 
 
+def _hue_scenes() -> dict[str, Any]:
+    from shared.segmentation.generated.hue_scenes import hue_scenes
+
+    return hue_scenes()
+
+
+def _hue_triples() -> dict[str, Any]:
+    from shared.segmentation.generated.hue_scenes import hue_triples
+
+    return hue_triples()
+
+
 def _npy(array: Any) -> bytes:
     import numpy as np
 
@@ -101,6 +113,8 @@ BUILTINS: dict[str, Callable[[], dict[str, Any]]] = {
     "shape_scenes": _shape_scenes,
     "shapes_styles": _shapes_styles,
     "grey_shapes": _grey_shapes,
+    "hue_scenes": _hue_scenes,
+    "hue_triples": _hue_triples,
 }
 # What provenance names as the source.
 ORIGINS = {
@@ -112,4 +126,6 @@ ORIGINS = {
     "shape_scenes": "shared/detection/scenes.py",
     "shapes_styles": "shared/diffusion/world/images.py",
     "grey_shapes": "shared/diffusion/world/grey_shapes.py",
+    "hue_scenes": "shared/segmentation/generated/hue_scenes.py",
+    "hue_triples": "shared/segmentation/generated/hue_scenes.py",
 }

@@ -35,6 +35,8 @@ Builtin = Literal[
     "shape_scenes",
     "shapes_styles",
     "grey_shapes",
+    "hue_scenes",
+    "hue_triples",
 ]
 
 # How the files of a data set are read. The first group is what `shared.data.images.load_images`

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from shared.errors import ConfigError, nearest
 from shared.options import Count, Fraction, Strict
-from shared.segmentation.generated.parts import PARTS, GeneratedName
+from shared.segmentation.episodes.data import ClassData
+from shared.segmentation.generated.parts import CLIPS, PARTS, GeneratedName
 
 if TYPE_CHECKING:
     from shared.segmentation.samples import Source
@@ -159,9 +160,33 @@ class GeneratedData(_Data):
         known = PARTS[self.manifest]
         if self.part not in known:
             raise ValueError(f"{self.manifest} has no part '{self.part}'{nearest(self.part, list(known))}")
+        if self.part in CLIPS:
+            raise ValueError(f"'{self.part}' is a part of clips, for evaluate.kind 'video'")
         if (self.labels is None) == (self.manifest == "thin_shapes"):
             raise ValueError("labels: fine or coarse, for thin_shapes and for no other set")
         return self
+
+
+class ZoomSpec(Strict):
+    """A square window around an object's box, in which small objects are seen large.
+
+    factor: side of the window, in longer sides of the box; least: pixels, no window is smaller. A window that would
+    reach over the picture's edge is moved inside, and cut to the picture where that is smaller. stretch: the window's
+    values are stretched to 0..255, so that dim objects look like bright ones.
+    """
+
+    factor: Annotated[float, Field(ge=1)] = 2.0
+    least: Count = 16
+    stretch: bool = False
+
+
+class WindowData(_Data):
+    """Of samples with one soft mask (pairs, or `per_instance`) the window around the object's box, in place of the
+    whole picture. Windows keep their size in pixels; a model resizes them to its own."""
+
+    kind: Literal["windows"]
+    of: "DataSpec"
+    zoom: ZoomSpec = ZoomSpec()
 
 
 class ConcatData(_Data):
@@ -172,20 +197,30 @@ class ConcatData(_Data):
 
 
 DataSpec = Annotated[
-    PairData | InstanceData | LabelMapData | PanNukeData | CocoData | GeneratedData | ConcatData,
+    PairData
+    | InstanceData
+    | LabelMapData
+    | PanNukeData
+    | CocoData
+    | GeneratedData
+    | WindowData
+    | ConcatData
+    | ClassData,
     Field(discriminator="kind"),
 ]
+WindowData.model_rebuild()
 ConcatData.model_rebuild()
 
 
 def manifests_of(spec: DataSpec) -> list[str]:
     """Names of the manifests that a specification reads, each once."""
+    if isinstance(spec, WindowData):
+        return manifests_of(spec.of)
     if isinstance(spec, ConcatData):
         names = [name for part in spec.of for name in manifests_of(part)]
     else:
         names = [spec.manifest]
-    if isinstance(spec, CocoData) and spec.images_manifest:
-        names.append(spec.images_manifest)
+    names += [more for key in ("images_manifest", "lists_manifest") if (more := getattr(spec, key, None))]
     return list(dict.fromkeys(names))
 
 

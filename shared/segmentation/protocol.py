@@ -18,6 +18,7 @@ METHODS: dict[str, str] = {
     "sam": "shared.segmentation.references:sam",
     "otsu_watershed": "shared.segmentation.classical:otsu_watershed",
     "otsu_in_box": "shared.segmentation.classical:otsu_in_box",
+    "nearest_features": "shared.segmentation.episodes.nearest:nearest_features",
 }
 
 
@@ -95,6 +96,11 @@ EXTRA_METRICS = [
     _share("mAP_points", "Mean average precision of points"),
     _share("bPQ", "Binary PQ, mean of tissues"),
     _share("mPQ", "Multi-class PQ, mean of tissues"),
+    _percent("FB_IoU", "Foreground-background IoU"),
+    _percent("episode_IoU", "Mean IoU of episodes"),
+    _percent("J_and_F", "J&F of videos"),
+    _percent("J", "Region similarity of videos"),
+    _percent("F", "Boundary accuracy of videos"),
     MetricSpec(name="train_minutes", unit="min", better="lower", label="Training of the row's own parts"),
 ]
 DERIVED: list[DerivedSpec] = []

@@ -22,7 +22,9 @@ from shared.segmentation.data import (
     PairFolders,
     PanNukeData,
     SplitSpec,
+    WindowData,
 )
+from shared.segmentation.episodes.open import opened_classes
 from shared.segmentation.folders import FolderPairs, LabelMapPairs
 from shared.segmentation.generated.source import GeneratedInstances, GeneratedMasks
 from shared.segmentation.packed import load_instance_folders
@@ -30,6 +32,7 @@ from shared.segmentation.pannuke import PanNukeFold
 from shared.segmentation.pictures import read_image, read_mask, same_size
 from shared.segmentation.samples import Array, Sample, Source
 from shared.segmentation.views import CentralCrop, Concat, PerInstance, Subset, brightness_gain, num_instances
+from shared.segmentation.windows import Windows
 
 
 def opened(spec: DataSpec, root: Path | None) -> Source:
@@ -53,9 +56,13 @@ def opened(spec: DataSpec, root: Path | None) -> Source:
             )
         case GeneratedData():
             return _first(_generated(spec, pull(spec.manifest, root)), spec.limit)
+        case WindowData():
+            return _first(Windows(opened(spec.of, root), spec.zoom), spec.limit)
         case ConcatData():
             sources = [opened(part, root) for part in spec.of]
             return _first(_joined(sources, [f"{number}/" for number in range(len(sources))]), spec.limit)
+        case _:
+            return opened_classes(spec, root)
 
 
 def folder_in(root: Path, path: str) -> Path:
@@ -135,7 +142,7 @@ def _by_ending(folder: Path, ending: str) -> dict[str, Path]:
 
 
 def _generated(spec: GeneratedData, folder: Path) -> Source:
-    if spec.manifest in ("touching_nuclei", "shape_scenes"):
+    if spec.manifest in ("touching_nuclei", "shape_scenes", "hue_scenes", "hue_triples"):
         return GeneratedInstances(folder, spec.part)
     return GeneratedMasks(folder, spec.part, spec.labels or "masks")
 

@@ -240,6 +240,19 @@ def test_every_instance_as_a_sample(miniature):
     assert set(np.unique(large[2].truth)) == {0, 255}
 
 
+def test_windows_around_every_instance(miniature):
+    miniature("dsb2018", dsb2018())
+    of = {"kind": "instances", "manifest": "dsb2018", "folder": "stage1_train", "per_instance": True, "min_area": 5}
+    windows = spec(kind="windows", of=of, zoom={"factor": 2, "least": 7}, limit=4)
+    assert manifests_of(windows) == ["dsb2018"]
+    seen = open_source(windows)
+    assert seen.names == ["a#1", "a#2", "c#1", "c#2"]
+    assert [seen[index].image.shape[0] for index in range(4)] == [8, 7, 20, 8]
+    np.testing.assert_array_equal(seen[0].truth, SCENES["a"][1][0][6:14, 6:14])
+    with pytest.raises(DataError, match="several objects"):
+        open_source(spec(kind="windows", of=of | {"per_instance": False, "min_area": 1}))[0]
+
+
 def test_cpm17_kumar_and_davis_layouts(miniature):
     labels = np.zeros((6, 6), np.int32)
     labels[1:3, 1:3], labels[4:6] = 7, 3

@@ -56,7 +56,9 @@ class PrompterTraining(Part):
     anchors (paper). distance: `squared` (released code, with the weights above) or the `euclidean` norm (paper).
 
     Training with AdamW. lr: of the total `batch`; the authors take 1e-4 for a batch of 8 and scale it linearly; it is
-    constant, or falls as a half cosine over all steps after `warmup` epochs of linear rise. ema:
+    constant, or falls as a half cosine over all steps after `warmup` epochs of linear rise. min_visible: a nucleus that
+    the augmentation has cut off is asked for at the centroid of the part still seen, if that has so many pixels (as
+    images at hand count those at their sides); None: at its own centroid, if that is still seen (released code). ema:
     decay of the average of weights, which is what training returns; the average is a copy for the first `ema_from`
     epochs. validation: training set of the task on which the epoch with the best mean class F1 is chosen, found with
     `points` and hits within `hit_radius` pixels; None: the last epoch.
@@ -94,6 +96,8 @@ class PrompterTraining(Part):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
     ema_from: Annotated[int, Field(ge=0)] = 5
     augment: list[Step] = []
+    # left out of a recipe where it is not set: stages trained before it was known are still found
+    min_visible: Annotated[Count | None, Field(exclude_if=lambda least: least is None)] = None
     validation: str | None = None
     points: PointOptions = PointOptions(filter=False)
     hit_radius: Positive = 12.0

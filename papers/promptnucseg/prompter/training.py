@@ -22,7 +22,7 @@ from shared.segmentation.augment.view import View
 from shared.segmentation.context import Context
 from shared.segmentation.nucleus_prompts import centroids
 from shared.segmentation.sam.model import SamModel
-from shared.segmentation.samples import Array, Instances, Sample, Source
+from shared.segmentation.samples import Array, Instances, Sample, Source, instances_of
 from shared.training.best import BestWeights
 from shared.training.ema import Ema
 from shared.training.optim import make_optimizer
@@ -33,13 +33,13 @@ from shared.training.state import LoopState
 
 @dataclass(frozen=True)
 class Scene:
-    """What the prompter learns from in one image. image: (H, W, 3) uint8; foreground: (H, W) uint8 in 0/1; nuclei:
-    (n, 3) float32: x and y of the centroid, class from 0.
+    """What the prompter learns from in one image. image: (H, W, 3) uint8; labels: (H, W) int32, ids 1..n; nuclei:
+    (n, 3) float32 by rising id: x and y of the centroid, class from 0.
     """
 
     name: str
     image: Array
-    foreground: Array
+    labels: Array
     nuclei: Array
 
 
@@ -116,7 +116,7 @@ def _scene(sample: Sample, num_classes: int) -> Scene:
             f"{sample.name}: a nucleus of class {truth.classes.max()}, the prompter has {num_classes} classes"
         )
     nuclei = np.concatenate([centroids(truth), truth.classes[:, None]], 1).astype(np.float32)
-    return Scene(sample.name, sample.image, (truth.labels > 0).astype(np.uint8), nuclei)
+    return Scene(sample.name, sample.image, truth.labels, nuclei)
 
 
 def epoch_batches(
@@ -131,9 +131,23 @@ def epoch_batches(
 
     def make(index: int, rng: np.random.Generator) -> View:
         scene = data[index]
-        return augment(scene.image, scene.foreground, scene.nuclei, rng)
+        view = augment(scene.image, scene.labels, scene.nuclei, rng)
+        if options.min_visible is None:
+            return view
+        assert view.labels is not None
+        return view._replace(points=visible_nuclei(view.labels, scene.nuclei[:, 2], options.min_visible))
 
     return AugmentedBatches(len(data), options.batch, make, lambda views: collate(views).to(device), generator, threads)
+
+
+def visible_nuclei(labels: Array, classes: Array, min_pixels: int) -> Array:
+    """(m, 3) float32: centroid (x, y) and class of the nuclei in a label map (H, W), without those of fewer pixels.
+
+    classes: (n,) of ids 1..n, of which the map may lack some.
+    """
+    large = np.bincount(labels.ravel(), minlength=len(classes) + 1) >= min_pixels
+    seen = instances_of(np.where(large[labels], labels, 0), np.concatenate([[0], classes]))
+    return np.concatenate([centroids(seen), seen.classes[:, None]], 1).astype(np.float32)
 
 
 def collate(views: Sequence[View]) -> PromptBatch:

@@ -19,6 +19,7 @@ from shared.segmentation.evaluate.cases import ShownCase, chosen, painted, shown
 from shared.segmentation.evaluate.evaluated import Evaluated, ahead, defined, mean
 from shared.segmentation.evaluate.prompting import drawn_prompts, seen, soft_objects
 from shared.segmentation.evaluate.spec import PromptedSpec
+from shared.segmentation.evaluate.zoomed import ZoomedAnswers
 from shared.segmentation.predictors import Prompted
 from shared.segmentation.samples import FOREGROUND, Array, Instances, Source
 
@@ -45,7 +46,7 @@ def evaluate_prompted(prompted: Prompted | Masker, source: Source, spec: Prompte
     label map. Random prompts belong to the seed, the trial and the image's name, not to batches or the order.
     Raises DataError if no image has an object.
     """
-    model = SamAnswers(prompted, spec) if isinstance(prompted, Prompted) else PlainAnswers(prompted)
+    model = _answers(prompted, spec)
     wanted = chosen(source.names)
 
     def asked(index: int) -> Asked:
@@ -61,6 +62,12 @@ def evaluate_prompted(prompted: Prompted | Masker, source: Source, spec: Prompte
             ]
             batch = []
     return _summary(judged)
+
+
+def _answers(prompted: Prompted | Masker, spec: PromptedSpec) -> SamAnswers | PlainAnswers:
+    if not isinstance(prompted, Prompted):
+        return PlainAnswers(prompted)
+    return ZoomedAnswers(prompted, spec, spec.zoom) if spec.zoom else SamAnswers(prompted, spec)
 
 
 def _asked(source: Source, index: int, model: SamAnswers | PlainAnswers, spec: PromptedSpec, context: Context) -> Asked:

@@ -5,12 +5,18 @@ from typing import Any
 from shared.errors import ConfigError
 from shared.segmentation.context import Context
 from shared.segmentation.data import ConcatData
+from shared.segmentation.episodes.lists import kept_episodes
+from shared.segmentation.episodes.open import class_source
+from shared.segmentation.episodes.spec import EpisodesSpec, VideoSpec
+from shared.segmentation.episodes.videos import open_videos
 from shared.segmentation.evaluate.averaged import averaged
 from shared.segmentation.evaluate.detections import evaluate_detections
+from shared.segmentation.evaluate.episodes import evaluate_episodes
 from shared.segmentation.evaluate.evaluated import Evaluated
 from shared.segmentation.evaluate.instances import evaluate_instances
 from shared.segmentation.evaluate.prompted import evaluate_prompted
 from shared.segmentation.evaluate.spec import DetectionsSpec, EvaluationSpec, InstancesSpec
+from shared.segmentation.evaluate.video import evaluate_videos
 from shared.segmentation.predictors import Prompted
 
 
@@ -18,8 +24,15 @@ def evaluate(predictor: Any, spec: EvaluationSpec, context: Context) -> Evaluate
     """Evaluate a predictor on the data of `spec`.
 
     predictor: for kind `prompted` a Prompted model or anything with `masks(image, prompts)`, for `detections` a
-    Prompted model, for `instances` a Segmenter. Raises ConfigError for another one.
+    Prompted model, for `instances` a Segmenter, for `episodes` and `video` an InContext. Raises ConfigError for another
+    one.
     """
+    if isinstance(spec, EpisodesSpec | VideoSpec):
+        _must(hasattr(predictor, "remember"), predictor, spec.kind, "learns from examples")
+        if isinstance(spec, VideoSpec):
+            return evaluate_videos(predictor, open_videos(spec.data, spec.limit), spec, context)
+        source = class_source(spec.data, context.open(spec.data))
+        return evaluate_episodes(predictor, source, kept_episodes(source, spec), spec, context)
     if isinstance(spec, InstancesSpec):
         _must(hasattr(predictor, "segment"), predictor, spec.kind, "finds instances by itself")
         return evaluate_instances(predictor, context.open(spec.data), spec, context)

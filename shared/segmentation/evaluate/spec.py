@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.options import Count, Positive, Strict
-from shared.segmentation.data import ConcatData, DataSpec, manifests_of
+from shared.segmentation.data import ConcatData, DataSpec, ZoomSpec, manifests_of
+from shared.segmentation.episodes.spec import EpisodesSpec, VideoSpec
 
 
 class PromptSpec(Strict):
@@ -48,7 +49,9 @@ class PromptedSpec(Strict):
     keep_aspect: fit the longer side of an image and pad, as SAM's predictor does, instead of stretching the image to
     the model's square, as HQ-SAM is evaluated. threshold: a pixel is inside if its logit is higher. resolution: masks
     are compared in pixels of the original image, or of the model's input. average: metrics are means over all objects,
-    or, of several sets (data of the kind `concat`), means of the sets' own metrics.
+    or, of several sets (data of the kind `concat`), means of the sets' own metrics. zoom: a promptable model sees each
+    box in a window of its own, and the window's mask is put back into the picture; methods without a model see whole
+    pictures as ever.
     """
 
     kind: Literal["prompted"] = "prompted"
@@ -60,11 +63,18 @@ class PromptedSpec(Strict):
     threshold: float = 0.0
     resolution: Literal["original", "input"] = "original"
     average: Literal["objects", "sets"] = "objects"
+    zoom: ZoomSpec | None = None
 
     @model_validator(mode="after")
     def _has_sets(self) -> Self:
         if self.average == "sets" and (not isinstance(self.data, ConcatData) or self.data.limit is not None):
             raise ValueError("average: 'sets' needs data of the kind 'concat', without a limit")
+        return self
+
+    @model_validator(mode="after")
+    def _zooms_in_on_boxes(self) -> Self:
+        if self.zoom and (self.prompt.kind != "box" or self.keep_aspect or self.resolution != "original"):
+            raise ValueError("zoom: takes prompts of kind 'box', resolution 'original' and no keep_aspect")
         return self
 
     @property
@@ -137,4 +147,4 @@ class DetectionsSpec(Strict):
         return [*manifests_of(self.data), self.detector.manifest]
 
 
-EvaluationSpec = PromptedSpec | InstancesSpec | DetectionsSpec
+EvaluationSpec = PromptedSpec | InstancesSpec | DetectionsSpec | EpisodesSpec | VideoSpec

@@ -5,7 +5,7 @@ A part has a random stream of its own, named after it: a new part changes no oth
 
 from typing import Literal
 
-GeneratedName = Literal["thin_shapes", "single_shapes", "touching_nuclei", "shape_scenes"]
+GeneratedName = Literal["thin_shapes", "single_shapes", "touching_nuclei", "shape_scenes", "hue_scenes", "hue_triples"]
 
 SIDE = 64  # pixels of an image's side
 
@@ -15,7 +15,14 @@ PARTS: dict[str, dict[str, int]] = {
     "single_shapes": {"train": 400},
     "touching_nuclei": {"train": 120, "validation": 48, "test": 24, "judge": 96},
     "shape_scenes": {"train": 400, "validation": 80, "judge": 160},
+    "hue_scenes": {"train": 400, "validation": 120, "test": 240, "clips": 10, "tuning_clips": 10},
+    "hue_triples": {"train": 800, "validation": 150, "test": 150, "judge": 150},
 }
+CLIPS = ("clips", "tuning_clips")  # parts of several frames an item
+
+# Names of the classes, by number, of the sets that have classes with names.
+HUE_FAMILIES = ("circle", "square", "triangle", "plus", "star", "ring", "bar", "cut_disc")
+CLASSES: dict[str, tuple[str, ...]] = {"hue_scenes": HUE_FAMILIES, "hue_triples": HUE_FAMILIES}
 
 NO_CLASS = 255  # in `<part>_classes.npy`
 

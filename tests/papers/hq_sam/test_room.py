@@ -77,13 +77,17 @@ def test_at_mini_all_rows_of_a_seed_start_from_one_sam(scale):
     assert len(sams) == len(plan.config.seeds.test)
 
 
-def test_nuclei_train_and_test_images_are_apart():
+def test_nuclei_to_train_on_to_choose_by_and_to_judge_by_are_apart():
     plan = Plan("hq_sam", "dsb2018")
-    (task,) = {str(cell.jobs[0].content["task"]): cell.jobs[0].content["task"] for cell in plan.cells}.values()
-    splits = [task["sam"]["data"]["split"], task["train"]["train"]["split"], task["evaluate"]["data"]["split"]]
-    assert [split["part"] for split in splits] == ["train", "train", "test"]
-    assert len({(split["test"], split["validation"]) for split in splits}) == 1
-    assert [cell.row for cell in plan.cells] == ["Otsu", "SAM", "FT-decoder", "HQ-SAM-sum", "HQ-SAM"]
+    tasks = {cell.setting: cell.jobs[0].content["task"] for cell in plan.cells}
+    for setting, task in tasks.items():
+        data = [task["sam"]["data"]["of"], task["train"]["train"]["of"], task["evaluate"]["data"]]
+        assert [part["split"]["part"] for part in data] == ["train", "train", setting]
+        assert len({(part["split"]["test"], part["split"]["validation"]) for part in data}) == 1
+        zooms = [task["sam"]["data"]["zoom"], task["train"]["train"]["zoom"], task["evaluate"]["zoom"]]
+        assert zooms == [zooms[0]] * 3
+    rows = ["Otsu", "SAM", "FT-decoder", "HQ-SAM-sum", "HQ-SAM"]
+    assert [cell.row for cell in plan.cells if cell.setting == "test"] == rows
 
 
 def table(settings, experiment):

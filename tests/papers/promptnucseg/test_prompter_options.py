@@ -10,7 +10,7 @@ from papers.promptnucseg.prompter.training import schedule_of
 from shared.training.schedule import Schedule
 
 
-@pytest.mark.parametrize("schedule", [{}, {"schedule": "cosine", "warmup": 2.0}])
+@pytest.mark.parametrize("schedule", [{}, {"schedule": "cosine", "warmup": 2.0}, {"min_visible": 20}])
 def test_options_survive_a_recipe(schedule):
     """A stage reads them from the JSON of its job."""
     options = PrompterTraining(**schedule)
@@ -32,3 +32,9 @@ def test_the_rate_is_constant_or_rises_and_falls():
 def test_a_warmup_without_cosine_is_refused():
     with pytest.raises(ValidationError, match="warmup is read by the schedule 'cosine' only"):
         PrompterTraining(warmup=1.0)
+
+
+def test_a_recipe_without_cut_nuclei_is_that_of_before():
+    """Or the stages of the other scales would all be trained again."""
+    assert "min_visible" not in PrompterTraining().model_dump(mode="json")
+    assert PrompterTraining(min_visible=20).model_dump(mode="json")["min_visible"] == 20

@@ -6,7 +6,15 @@ import torch
 
 from papers.promptnucseg.prompter import training
 from papers.promptnucseg.prompter.options import PointOptions, PrompterTraining, SmallNet
-from papers.promptnucseg.prompter.training import build, class_f1, collate, epoch_batches, scenes, train
+from papers.promptnucseg.prompter.training import (
+    build,
+    class_f1,
+    collate,
+    epoch_batches,
+    scenes,
+    train,
+    visible_nuclei,
+)
 from shared.errors import ConfigError, DataError
 from shared.options import parse_options
 from shared.segmentation.augment.view import View
@@ -178,7 +186,35 @@ def test_points_are_centroids_with_their_class():
         ys, xs = np.nonzero(truth.labels == identity)
         assert (x, y) == (int(xs.mean()), int(ys.mean()))
         assert number == truth.classes[identity - 1]
-    assert np.array_equal(found.foreground, truth.labels > 0)
+    assert np.array_equal(found.labels, truth.labels)
+
+
+def test_what_a_crop_shows_of_a_nucleus_has_its_point_there():
+    labels = np.zeros((10, 12), np.int32)
+    labels[2:5, 0:4], labels[0, 8:10], labels[6:9, 8:12] = 1, 2, 4  # the third was cropped away, the second all but
+    classes = np.array([1, 0, 1, 0], np.float32)
+    assert visible_nuclei(labels, classes, 1).tolist() == [[1, 3, 1], [8, 0, 0], [9, 7, 0]]
+    assert visible_nuclei(labels, classes, 3).tolist() == [[1, 3, 1], [9, 7, 0]]
+    assert visible_nuclei(np.zeros_like(labels), classes, 1).shape == (0, 3)
+    assert visible_nuclei(labels * 0 + 3, classes, 1).tolist() == [[5, 4, 1]]
+
+
+def test_batches_ask_for_the_visible_part_of_cut_nuclei_where_told_to():
+    image, labels = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.int32)
+    labels[:, 4:] = 1  # centroid (9, 7); a crop of 4 pixels shows a part of it, and mostly not the centroid
+    data = scenes([Sample("wide", image, Instances(labels, np.zeros(1, np.int64)))] * 40, 1)
+    crop = {"augment": [{"kind": "random_crop", "size": 4}], "num_classes": 1, "batch": 40}
+    (whole,), (visible,) = (
+        epoch_batches(data, options(**crop, **more), torch.Generator().manual_seed(0))
+        for more in ({}, {"min_visible": 5})
+    )
+    assert torch.equal(whole.images, visible.images)
+    seen = visible.foreground.flatten(1).sum(1)
+    assert torch.equal((visible.classes >= 0).sum(1), (seen >= 5).long())
+    assert (whole.classes >= 0).sum() < (visible.classes >= 0).sum()
+    for foreground, nucleus in zip(visible.foreground[seen >= 5], visible.nuclei[seen >= 5, 0], strict=True):
+        ys, xs = foreground.nonzero(as_tuple=True)
+        assert nucleus.tolist() == [int(xs.float().mean()), int(ys.float().mean())]
 
 
 def test_data_that_does_not_fit_is_one_line():
@@ -194,8 +230,8 @@ def test_f1_counts_over_images_and_averages_over_classes(monkeypatch):
     """Two images; class 0 found once of twice, class 1 found with one false alarm."""
     data = scenes([scene(1), scene(2)], 2)
     data = [
-        training.Scene("a", data[0].image, data[0].foreground, np.array([[5, 5, 0], [20, 20, 1]], np.float32)),
-        training.Scene("b", data[1].image, data[1].foreground, np.array([[9, 9, 0]], np.float32)),
+        training.Scene("a", data[0].image, data[0].labels, np.array([[5, 5, 0], [20, 20, 1]], np.float32)),
+        training.Scene("b", data[1].image, data[1].labels, np.array([[9, 9, 0]], np.float32)),
     ]
 
     def found(_model, images):
