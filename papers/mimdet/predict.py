@@ -33,14 +33,15 @@ _DRAWN = 512  # pixels of the longer side that a small image is enlarged to, at 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; the exit code is 0, or 2 after one line that says what is wrong."""
+    """Run the tool; the exit code is 0, or 2 after a line for everything that is wrong."""
     arguments = _parse(argv)
     try:
         paths = [] if arguments.folder is None else images_in(arguments.folder)
         ready = _ready(arguments)
         if paths:
-            count = write_results(ready, paths, arguments.out, arguments.score)
-            print(f"{len(paths)} images, {count} objects of at least {arguments.score:g} -> {arguments.out}")
+            done, count = write_results(ready, paths, arguments.out, arguments.score)
+            print(f"{done} images, {count} objects of at least {arguments.score:g} -> {arguments.out}")
+            return 0 if done == len(paths) else 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -89,8 +90,11 @@ def _ready(arguments: argparse.Namespace) -> Any:
     return ready
 
 
-def write_results(ready: Any, paths: list[Path], folder: Path, score: float) -> int:
-    """Detect in every image, write its picture, then the COCO file; returns the number of objects drawn."""
+def write_results(ready: Any, paths: list[Path], folder: Path, score: float) -> tuple[int, int]:
+    """Detect in every image, write its picture, then the COCO file; returns the numbers of images and of objects drawn.
+
+    An image that cannot be read is named and left out: one damaged file must not cost the others.
+    """
     from shared.detection.detect import detect
     from shared.detection.pictures import draw
 
@@ -99,7 +103,11 @@ def write_results(ready: Any, paths: list[Path], folder: Path, score: float) -> 
     document: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": categories}
     count = 0
     for number, path in enumerate(paths, 1):
-        image = read_image(path)
+        try:
+            image = read_image(path)
+        except DataError as error:
+            print(f"error: {error}", file=sys.stderr)
+            continue
         (found,) = detect(ready.model, [image], form.size, form.pixels)
         height, width = image.shape[:2]
         document["images"].append({"id": number, "file_name": path.name, "height": height, "width": width})
@@ -109,7 +117,7 @@ def write_results(ready: Any, paths: list[Path], folder: Path, score: float) -> 
             temporary.write_bytes(png(picture))
         count += len(found.above(score))
     write_json(folder / "detections.json", document)
-    return count
+    return len(document["images"]), count
 
 
 def annotations(found: "Detections", image_id: int, before: int) -> list[dict[str, Any]]:

@@ -143,7 +143,7 @@ EXTRA_METRICS = [
         label="Attack on all probabilities",
     ),
     MetricSpec(name="FA", unit="%", better="closest_to_retrain", label="Accuracy on the forget set D_f"),
-    MetricSpec(name="ASR", unit="%", better="lower", label="Backdoor: triggered test images called the target"),
+    MetricSpec(name="ASR", unit="%", better="lower", label="Attack success rate"),
     MetricSpec(name="sparsity", unit="%", better="", label="Convolution weights that are 0"),
     MetricSpec(name="MIA_privacy", unit="%", better="closest_to_retrain", label="Attack on D_r against unseen images"),
     MetricSpec(name="MIA_f1", unit="%", better="closest_to_retrain", label="Attack on the loss, grid-searched SVC"),

@@ -1,11 +1,12 @@
 """Figures of the detection track: detections over images, where an average precision is listed. Torch-free."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shared.results.figure import Figure
 from shared.results.gather import cell_records
 from shared.results.spec import parse_spec
-from shared.segmentation.figures import MOST_SETTINGS, overlays, settings
+from shared.segmentation.figures import MOST_SETTINGS, Setting, overlays, settings
 
 if TYPE_CHECKING:
     import pandas
@@ -23,5 +24,11 @@ def figures(tables: "pandas.DataFrame", spec: dict[str, Any]) -> list[Figure]:
         figure = overlays(setting, PICTURED)
         if figure is not None:
             pictured[setting.experiment] = pictured.get(setting.experiment, 0) + 1
-            drawn.append(figure)
+            drawn.append(replace(figure, caption=f"{figure.caption} {_threshold(setting)}"))
     return drawn
+
+
+def _threshold(setting: Setting) -> str:
+    """What a viewer must know of the detections in the pictures."""
+    shown = setting.rows[setting.panels[-1]][0].extras["shown"]
+    return f"Detections are shown from a score of {shown:g} on; a mask IoU of 1 is every object and nothing else."

@@ -11,7 +11,7 @@ from torch import nn
 
 from shared.detection.detect import Detections, detect
 from shared.detection.evaluate import average_precision, results_of
-from shared.detection.pictures import SHOWN, mean_mask_iou
+from shared.detection.pictures import mean_mask_iou
 from shared.detection.spec import DetectionSpec
 from shared.errors import DataError
 from shared.segmentation.coco import CocoSource, coco_document, coco_of
@@ -59,7 +59,8 @@ def evaluate(detecting: Detecting, spec: DetectionSpec, context: Context) -> Eva
             found = average_precision(truth.coco, results, kind, truth.image_ids)  # type: ignore[arg-type]
             for key, value in found.items():
                 values.setdefault(f"{key}_{name}", []).append(100 * value)
-    return Evaluated(defined({name: mean(of) for name, of in values.items()}), {}, cases, "mask IoU")
+    metrics = defined({name: mean(of) for name, of in values.items()})
+    return Evaluated(metrics, {}, cases, "mask IoU", {"shown": spec.shown})
 
 
 def truth_of(source: Source, classes: list[str]) -> Truth:
@@ -97,7 +98,7 @@ def _results(
     for index, sample, found in _detected(model, source, spec):
         results += results_of(truth.image_ids[index], found, truth.category_ids)
         if index in kept:
-            cases = [*cases, _case(sample, found)]
+            cases = [*cases, _case(sample, found, spec.shown)]
     return results, cases
 
 
@@ -109,7 +110,7 @@ def _detected(model: nn.Module, source: Source, spec: DetectionSpec) -> Iterable
             yield start + place, sample, detections
 
 
-def _case(sample: Sample, found: Detections) -> ShownCase:
-    masks, above = sample.masks, found.above(SHOWN)
-    score = mean_mask_iou(found, masks)
+def _case(sample: Sample, found: Detections, least: float) -> ShownCase:
+    masks, above = sample.masks, found.above(least)
+    score = mean_mask_iou(above, masks)
     return shown(sample.name, score, sample.image, painted(masks), painted(above.masks, above.scores))

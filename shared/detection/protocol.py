@@ -59,7 +59,7 @@ _ALL = [
 METRICS = [spec for spec in _ALL if spec.name in ("AP_box", "AP_mask")]
 EXTRA_METRICS = [
     *(spec for spec in _ALL if spec not in METRICS),
-    MetricSpec(name="train_minutes", unit="min", better="lower", label="Training of the row's own parts"),
+    MetricSpec(name="train_minutes", unit="min", better="lower", label="Training, of what it starts from, too"),
     MetricSpec(name="step_ms", unit="ms", better="lower", label="One training step"),
     MetricSpec(name="parameters", unit="M", better="lower", label="Parameters"),
 ]

@@ -25,21 +25,30 @@ def run_row(
     """Evaluate one method with one seed.
 
     job: `task` (a Task's values), `method` (import path), `options` (its values). stages: folder of every part, by
-    field name. The cost is that of the evaluation; training is the metric `train_minutes`.
+    field name. The cost is that of the evaluation; training is the metric `train_minutes`, with that of what a part
+    starts from (MIMDet's autoencoder); `step_ms` is of the part alone.
     """
     task = Task.model_validate(job["task"])
     context = Context(device(), seed, threads, task.train, Path(workdir))
     options = parse_options(job["method"], job["options"])
+    made = job["stages"][str(seed)]
+    costs = [read_records(Path(stages[name]) / "record.json")[0].cost for name in made]
+    minutes = (sum(cost.seconds for cost in costs) + sum(seconds_before(stage) for stage in made.values())) / 60
     with PeakMemory(context.device) as peak:
         started = time.perf_counter()
-        recipes = {name: stage["recipe"] for name, stage in job["stages"][str(seed)].items()}
-        parts = {name: load_part(Path(stages[name]), recipe, None) for name, recipe in recipes.items()}
+        parts = {name: load_part(Path(stages[name]), stage["recipe"], None) for name, stage in made.items()}
         found = evaluate(import_path(job["method"])(parts, options, context), task.evaluate, context)
         seconds = time.perf_counter() - started
-    costs = [read_records(Path(stages[name]) / "record.json")[0].cost for name in recipes]
-    values = {**found.metrics, "train_minutes": sum(cost.seconds for cost in costs) / 60}
+    values = {**found.metrics, "train_minutes": minutes}
     values["parameters"] = sum(p.numel() for part in parts.values() for p in part.parameters()) / 1e6
     if steps := sum(cost.steps for cost in costs):
         values["step_ms"] = 1e3 * sum(cost.seconds for cost in costs) / steps
     metrics = [Metric(name, float(value), _SPECS[name].unit, _SPECS[name].better) for name, value in values.items()]
     return [*metrics, *context.measured], Cost(seconds, 0, peak.peak_mb, device_name(context.device)), found.extras
+
+
+def seconds_before(stage: Mapping[str, Any]) -> float:
+    """Training of all stages that a stage starts from, in seconds."""
+    before = stage.get("stages", {}).values()
+    own = sum(read_records(Path(one["output"]))[0].cost.seconds for one in before)
+    return own + sum(seconds_before(one) for one in before)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from shared.detection.options import InputSize, PixelOptions, SameSize
-from shared.options import Count, Strict
+from shared.options import Count, Fraction, Strict
 from shared.segmentation.data import DataSpec, manifests_of
 
 
@@ -13,7 +13,8 @@ class DetectionSpec(Strict):
     """Boxes and masks against the true ones, by COCO's average precision.
 
     classes: names, in the order of the numbers. size, pixels: how images enter the model. batch: images of one call.
-    draws: how often a model that samples its tokens at test is asked; metrics are means over the draws.
+    draws: how often a model that samples its tokens at test is asked; metrics are means over the draws. shown: score
+    from which the report's pictures show a detection; of detectors that learned little, few reach one half.
     """
 
     kind: Literal["coco"] = "coco"
@@ -23,6 +24,7 @@ class DetectionSpec(Strict):
     pixels: PixelOptions = PixelOptions()
     batch: Count = 8
     draws: Count = 1
+    shown: Fraction = 0.5
 
     def manifests(self) -> list[str]:
         """Data manifests that the evaluation reads."""

@@ -65,6 +65,7 @@ def _experiment(plan: "Plan", name: str, experiment: Experiment) -> dict[str, An
         }
     return {
         "title": experiment.title,
+        "study": experiment.study,
         "published_table": experiment.published_table,
         "settings": settings,
         "rows": rows,

@@ -42,6 +42,7 @@ class RowSpec(_Part):
 
 class ExperimentSpec(_Part):
     title: str
+    study: bool = False
     published_table: str | None = None
     settings: dict[str, SettingSpec]
     rows: dict[str, RowSpec]
@@ -91,8 +92,10 @@ class ResultSpec(_Part):
         """Whether ours and the published number are of the same data.
 
         The config says so (`published_data`); without it, only equal labels are taken to mean equal
-        data.
+        data. A study has no task whose data a small scale could replace.
         """
+        if self.experiments[experiment].study:
+            return True
         if self.published_data is not None:
             return self.published_data
         found = self.experiments[experiment].settings[setting]

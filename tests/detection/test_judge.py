@@ -81,6 +81,18 @@ def test_the_truth_scores_a_hundred(answering):
     assert len(found.cases) == 9
 
 
+def test_pictures_show_detections_from_a_score_on(answering):
+    answering(lambda found: found)  # of each image the best with 0.9, the last with 0.6
+    found = evaluate(Detecting(Named()), SPEC.model_copy(update={"shown": 0.7}), CONTEXT)
+    assert found.extras["shown"] == 0.7
+    several = [case for case in found.cases if case.truth.max() > 1]
+    assert several
+    for case in several:
+        assert 0 < len(np.unique(case.found)) < len(np.unique(case.truth))
+        assert case.score < 1
+    assert found.metrics["AP_box"] == 100  # the numbers are of all of them
+
+
 def test_nothing_found_scores_zero_and_sizes_without_objects_are_left_out(answering):
     answering(nothing)
     found = evaluate(Detecting(Named()), SPEC, CONTEXT)

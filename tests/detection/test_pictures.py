@@ -5,7 +5,7 @@ import pytest
 
 from shared.detection.detect import Detections
 from shared.detection.examples import tight_boxes
-from shared.detection.pictures import detection_figure, draw, mean_mask_iou
+from shared.detection.pictures import draw, mean_mask_iou
 from shared.detection.scenes import CATEGORIES, make_scenes
 
 
@@ -36,26 +36,26 @@ def test_only_detections_above_the_score_are_drawn(scenes):
     assert (draw(image, of(objects), names=CATEGORIES) != drawn).any()
 
 
-def test_a_figure_of_best_median_and_worst(scenes):
-    samples = [scenes[i] for i in range(5)]
-    found = {"ours": [of(o) for o in scenes.objects], "plain": [of(o, [0.1] * len(o)) for o in scenes.objects]}
-    scores = np.array([0.1, 0.5, 0.9, 0.3, 0.4])
-    figure = detection_figure(samples, found, scores, "Detections", "what", "detections")
-    assert figure.title == "Detections"
-    assert figure.svg.count("<image") == 3
-    for text in ("best: train_00002.png (0.90)", "median: train_00004.png (0.40)", "worst: train_00000.png (0.10)"):
-        assert text in figure.svg
-    for column in ("image", "ours", "plain", "truth"):
-        assert f">{column}</text>" in figure.svg
+def test_a_label_stays_inside_the_picture_and_names_the_class_only_if_there_are_several():
+    masks = np.zeros((1, 60, 60), bool)
+    masks[0, 20:40, 50:60] = True
+    found = Detections(tight_boxes(masks), np.array([0.93], np.float32), np.zeros(1, int), masks)
+    image = np.full((60, 60, 3), 100, np.uint8)
+    plain, one, two = (draw(image, found, names=names) for names in (None, ["nucleus"], ["nucleus", "cell"]))
+    wide = [np.flatnonzero((picture != plain).any((0, 2))) for picture in (one, two)]
+    # a label that began at the box would be cut off
+    assert wide[1].min() < wide[0].min() < 50
+    assert (one[:20] != plain[:20]).any()
+    assert (one[20:] == plain[20:]).all()
 
 
 def test_how_well_an_image_is_solved(scenes):
     objects = scenes.objects[0]
     right = of(objects)
     assert mean_mask_iou(right, objects.masks) == pytest.approx(1)
-    assert mean_mask_iou(of(objects, [0.1] * len(objects)), objects.masks) == 0
     twice = Detections(*(np.concatenate([a, a]) for a in (right.boxes, right.scores, right.classes, right.masks)))
     assert mean_mask_iou(twice, objects.masks) == pytest.approx(0.5)
-    nothing = of(objects, [0.1] * len(objects))
+    nothing = right.above(0.95)
+    assert mean_mask_iou(nothing, objects.masks) == 0
     assert mean_mask_iou(nothing, objects.masks[:0]) == 1
     assert mean_mask_iou(right, objects.masks[:0]) == 0

@@ -60,3 +60,13 @@ def test_a_row_reports_cocos_numbers_and_what_its_part_cost(job, tmp_path):
     assert found["parameters"].value == pytest.approx(sum(p.numel() for p in built.parameters()) / 1e6)
     assert (cost.steps, cost.device) == (0, str(torch.device("cpu")))
     assert extras
+
+
+def test_training_counts_what_a_part_starts_from(job, tmp_path):
+    content, folder, _ = job
+    base = tmp_path / "base" / "record.json"
+    write_records(base, [Record("", "", "stage", "", "mae", 1, [], Cost(60.0, 40, 1.0, "cpu"), {})])
+    content["stages"]["1"]["model"]["stages"] = {"base": {"output": str(base)}}
+    found = {metric.name: metric.value for metric in run_row(content, 1, {"model": folder}, tmp_path)[0]}
+    assert found["train_minutes"] == 1.5
+    assert found["step_ms"] == 500

@@ -74,6 +74,19 @@ def test_the_file_holds_what_the_detector_finds(folder, capsys):
         assert picture.size == (480, 360)  # six times, the most that stays within 512
 
 
+def test_a_damaged_image_is_named_and_costs_no_other(folder, capsys):
+    content = (folder / "own" / "a.png").read_bytes()
+    (folder / "own" / "aa.png").write_bytes(content[: len(content) // 2])
+    assert run(folder) == 2
+    printed = capsys.readouterr()
+    assert "2 images" in printed.out
+    assert printed.err.startswith("error: ")
+    assert "aa.png" in printed.err
+    document = json.loads((folder / "out" / "detections.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == ["a.png", "b.JPG"]
+    assert (folder / "out" / "b.JPG.png").is_file()
+
+
 def test_what_is_saved_is_loaded_again(tmp_path):
     resnet = FORM.model_copy(update={"kind": "mask_rcnn", "backbone": ResNetOptions().model_dump(mode="json")})
     for form in (FORM, resnet):
