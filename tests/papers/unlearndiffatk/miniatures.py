@@ -2,6 +2,7 @@
 erased models with the prefixes that such files carry, detectors, prompts, COCO-10k. Prompts are harmless."""
 
 import csv
+import hashlib
 import io
 import pickle
 import shutil
@@ -155,6 +156,12 @@ def mirror(root):
         for name, number in files.items():
             prompts(place / folder / name, number)
     coco(place / "coco_10k")
+    content = b"weights that the tests replace"
+    inception = manifests / "inception_fid.yaml"
+    values = yaml.safe_load(inception.read_text())
+    values["files"][0] |= {"sha256": [hashlib.sha256(content).hexdigest()], "size": len(content)}
+    (place / values["files"][0]["name"]).write_bytes(content)
+    inception.write_text(yaml.safe_dump(values))
     for index, victim in enumerate(sorted(manifests.glob("victim_*.yaml"))):
         name = yaml.safe_load(victim.read_text())["files"][0]["name"]
         if "text_encoder" in name:

@@ -1,14 +1,20 @@
 """Full's experiments on the published files, small: code paths are the paper's, sizes and numbers of steps are not."""
 
+import importlib.util
+import re
 import sys
 
 import pytest
 import torch
+import yaml
 
+from shared import options
 from shared.config import PaperConfig, merge, raw_config
 from shared.diffusion.attacks.judging import Ledger
 from shared.diffusion.evaluate import frechet
+from shared.paths import ROOT
 from shared.planning import plan as planning
+from shared.planning import stages as planning_stages
 from shared.results.records import read_records
 from shared.run import main
 from tests.diffusion.detectors.test_networks import Session
@@ -16,6 +22,7 @@ from tests.papers.unlearndiffatk.miniatures import mirror
 
 pytestmark = pytest.mark.e2e
 
+README = ROOT / "papers" / "unlearndiffatk" / "README.md"
 FEW = {"num_steps": 2}
 ATTACK = {"evaluate": {"attack": {"sample": FEW, "target": FEW}}}
 QUALITY = {"evaluate": {"images": {"sample": FEW, "frechet": {"reference": {"size": 16}}}}}
@@ -34,7 +41,7 @@ ABLATIONS = ("prefix", "suffix", "middle", "even", "every_third", "one_token", "
 
 def small(config):
     """Values that cut sizes alone, for every task, setting and trained row."""
-    tasks = {name: ATTACK for name in config["tasks"]}
+    tasks = dict.fromkeys(config["tasks"], ATTACK)
     tasks["church_erased_here"] = {**ATTACK, "concept": {"drawn": {"per_prompt": 1, "sample": FEW}}}
     tasks["church_and_coco"] = merge(tasks["church_erased_here"], QUALITY)
     experiments = {}
@@ -42,8 +49,8 @@ def small(config):
         settings = {}
         for key in experiment["settings"]:
             kind = key.rpartition("-")[2]
-            options = OPTIONS["unlearndiffatk" if kind in ABLATIONS else kind]
-            attack = {"options": options, **({"target": None} if kind in ("none", "random", "seeds") else {})}
+            cut = OPTIONS["unlearndiffatk" if kind in ABLATIONS else kind]
+            attack = {"options": cut, **({"target": None} if kind in ("none", "random", "seeds") else {})}
             settings[key] = {"change": {"evaluate": {"attack": attack}}}
             if name.startswith("E4") and name != "E4-erased":
                 settings[key] = merge(settings[key], {"change": QUALITY})
@@ -61,22 +68,31 @@ def published(tmp_path_factory):
 
 
 @pytest.fixture
-def plan(published, monkeypatch):
-    """Full, with sizes cut; stages are shared by the tests of this file."""
+def make_plan(published, monkeypatch):
+    """Full, with sizes cut and further values; stages are shared by the tests of this file."""
     from shared.planning.jobs import load_identity
 
     monkeypatch.chdir(published)
     monkeypatch.setenv("DATA_MIRROR", str(published / "mirror"))
     monkeypatch.setenv("REPLICATE_MANIFESTS", str(published / "manifests"))
     monkeypatch.delenv("REPLICATE_DATA", raising=False)
-    config = raw_config("unlearndiffatk", "full")
-    values = merge(config, small(config))
-    monkeypatch.setattr(planning, "load_config", lambda slug, scale: PaperConfig(**values))
     runtime = type("Runtime", (), {"InferenceSession": lambda file: Session()})
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    config = raw_config("unlearndiffatk", "full")
+
+    def make(further=None):
+        values = merge(merge(config, small(config)), further or {})
+        monkeypatch.setattr(planning, "load_config", lambda slug, scale: PaperConfig(**values))
+        return planning.Plan("unlearndiffatk", "full")
+
     load_identity.cache_clear()
-    yield planning.Plan("unlearndiffatk", "full")
+    yield make
     load_identity.cache_clear()
+
+
+@pytest.fixture
+def plan(make_plan):
+    return make_plan()
 
 
 def job_of(plan, experiment, setting, row):
@@ -128,7 +144,7 @@ def test_objects(plan, concept):
 
 @pytest.mark.parametrize("row", ["ESD-x", "ESD-u", "FMN", "UCE", "SLD"])
 def test_erased_here_from_stable_diffusion_itself(plan, row):
-    values, _ = run(plan, "E3-erased", "random", row)
+    values, _ = run(plan, "E3-erased", "unlearndiffatk", row)
     assert ("erase_minutes" in values) == (row != "SLD")
 
 
@@ -154,6 +170,28 @@ def test_ablations(plan, setting):
     assert ("seed_search_rate" in values) == (setting == "seeds")
 
 
+def readme_block(language):
+    """The README's only block of a language besides shell commands."""
+    (block,) = re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    return block
+
+
+def test_an_eraser_of_ones_own_is_the_readmes_function_and_row(make_plan, tmp_path, monkeypatch):
+    file = tmp_path / "method.py"
+    file.write_text(readme_block("python"))
+    spec = importlib.util.spec_from_file_location("papers.mine.method", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, "papers.mine.method", module)
+    known = options.source_of
+    for place in (options, planning, planning_stages):
+        monkeypatch.setattr(place, "source_of", lambda path: file if path.startswith("papers.mine.") else known(path))
+    row = yaml.safe_load(readme_block("yaml"))
+    plan = make_plan({"experiments": {"E3-random": {"rows": row}}})
+    values, _ = run(plan, "E3-random", "random", *row)
+    assert "erase_minutes" in values
+
+
 def test_a_killed_attack_goes_on_prompt_by_prompt(plan, monkeypatch):
     """The finished prompts of a killed row stay in its journal, and the row ends as if nothing had happened."""
     job = job_of(plan, "E3", "church-unlearndiffatk", "ESD")
@@ -166,7 +204,7 @@ def test_a_killed_attack_goes_on_prompt_by_prompt(plan, monkeypatch):
         finish(ledger, prompts)
         finished.extend(prompt.index for prompt in prompts)
         if finished:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # as a kill, between two prompts
 
     monkeypatch.setattr(Ledger, "finish", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -189,14 +227,17 @@ def test_a_killed_attack_goes_on_prompt_by_prompt(plan, monkeypatch):
 
 
 def test_a_missing_detector_is_one_line_that_says_what_to_do(plan, published, capsys, monkeypatch):
-    empty = published / "without"
-    empty.mkdir()
     monkeypatch.setenv("REPLICATE_DATA", str(published / "elsewhere"))
-    monkeypatch.setenv("DATA_MIRROR", str(empty))
-    assert start(job_of(plan, "E1", "nudity-none", "ESD")) != 0
+    folder = published / "mirror" / "nudenet_v3"
+    folder.rename(published / "hidden")
+    try:
+        assert start(job_of(plan, "E1", "nudity-none", "ESD")) != 0
+    finally:
+        (published / "hidden").rename(folder)
     message = capsys.readouterr().err
+    assert "data set 'nudenet_v3'" in message
+    assert "put best.onnx" in message
     assert "Traceback" not in message
-    assert "DATA_MIRROR" in message
 
 
 def test_an_erased_model_of_another_base_is_one_line(plan, published, capsys):
