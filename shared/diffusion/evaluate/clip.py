@@ -7,19 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shared.diffusion.detectors.networks import as_bytes
 from shared.errors import DataError
 
 
 def clip_score(folder: Path, images: Tensor, prompts: Sequence[str], device: torch.device | str) -> float:
-    """Mean over images (N, 3, H, W) in [0, 1] and their prompts, at least 0, under the CLIP model of a folder."""
+    """Mean over images (N, 3, H, W) uint8 and their prompts, at least 0, under the CLIP model of a folder."""
     from torchmetrics.multimodal.clip_score import CLIPScore
 
     model, processor = _load(folder, device)
     own: Any = lambda: (_Features(model), processor)  # noqa: E731 - typed as transformers' own classes alone
     metric = CLIPScore(model_name_or_path=own).to(device)
     for start in range(0, len(images), 64):
-        part = as_bytes(images[start : start + 64]).to(device)
+        part = images[start : start + 64].to(device)
         metric.update(list(part), list(prompts[start : start + 64]))
     return float(metric.compute())
 

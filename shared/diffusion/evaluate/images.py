@@ -1,6 +1,6 @@
 """Images of prompts, judged: how often the concept is drawn, how well everything else, Fréchet distance, CLIP score."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from shared.data.pull import pull
 from shared.diffusion.concepts.folders import image_batches, image_files
 from shared.diffusion.detectors.judge import Detector
 from shared.diffusion.detectors.load import load_detector
+from shared.diffusion.detectors.networks import as_bytes
 from shared.diffusion.evaluate import frechet
 from shared.diffusion.evaluate.pictures import Group, pack
 from shared.diffusion.evaluate.prompts import Entry, read_prompts
-from shared.diffusion.evaluate.spec import FrechetSpec, ImagesSpec
+from shared.diffusion.evaluate.spec import FrechetSpec, ImagesSpec, ReferenceImages
 from shared.diffusion.protocol import CLASSIFIER, MODEL
 from shared.diffusion.task import Task
 from shared.diffusion.victim import Victim, device
@@ -45,7 +46,7 @@ def evaluate_images(spec: ImagesSpec, task: Task, victim: Victim, stages: Mappin
             name: load_detector(options, pipe.device, classifier=stages.get(CLASSIFIER))
             for name, options in spec.heads.items()
         }
-        found.metrics |= accuracies(answers(detectors, entries, images), entries, spec.target)
+        found.metrics |= accuracies(answers(detectors, entries, images, pipe.device), entries, spec.target)
     kept = torch.tensor([i for i, entry in enumerate(entries) if not entry.target], dtype=torch.int64)
     if spec.frechet is not None:
         found.metrics |= _frechet(spec.frechet, task, images[kept], stages)
@@ -62,19 +63,31 @@ def evaluate_images(spec: ImagesSpec, task: Task, victim: Victim, stages: Mappin
 
 
 def draw(victim: Victim, entries: Sequence[Entry], spec: ImagesSpec) -> Tensor:
-    """Images (N, 3, H, W) on the CPU: the noise of each from its own seed."""
+    """Images (N, 3, H, W) uint8 on the CPU, as a file would hold them: the noise of each from its own seed."""
     parts = []
     for start in range(0, len(entries), spec.sample.batch):
         part = entries[start : start + spec.sample.batch]
         prompts, scales = [entry.text for entry in part], [entry.guidance for entry in part]
         rule = victim.guidance(prompts, scales)
-        parts.append(victim.pipe.generate(prompts, [entry.seed for entry in part], spec.sample, rule).cpu())
+        drawn = victim.pipe.generate(prompts, [entry.seed for entry in part], spec.sample, rule)
+        parts.append(as_bytes(drawn).cpu())
     return torch.cat(parts)
 
 
-def answers(detectors: Mapping[str, Detector], entries: Sequence[Entry], images: Tensor) -> dict[str, Tensor]:
-    """Question -> (N,) bool: whether the image shows what its prompt wants. Raises ConfigError for a class that a
-    detector does not know."""
+def batches(images: Tensor, device: torch.device | str, size: int = 50) -> Iterator[Tensor]:
+    """Batches in [0, 1] on a device of images (N, 3, H, W) uint8 on the CPU."""
+    for part in images.split(size):
+        yield unit(part.to(device))
+
+
+def answers(
+    detectors: Mapping[str, Detector],
+    entries: Sequence[Entry],
+    images: Tensor,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """Question -> (N,) bool: whether the image (uint8) shows what its prompt wants. Raises ConfigError for a class that
+    a detector does not know. device: of the detectors."""
     found = {}
     for name, detector in detectors.items():
         known = list(detector.classes)
@@ -85,7 +98,8 @@ def answers(detectors: Mapping[str, Detector], entries: Sequence[Entry], images:
                 wrong = entry.wanted[name]
                 raise ConfigError(f"evaluate: '{wrong}' is no class of the detector '{name}'{nearest(wrong, known)}")
         wanted = torch.tensor([known.index(entry.wanted[name]) for entry in entries])
-        found[name] = detector.scores(images).argmax(1).cpu() == wanted
+        scores = torch.cat([detector.scores(part).cpu() for part in batches(images, device)])
+        found[name] = scores.argmax(1) == wanted
     return found
 
 
@@ -107,20 +121,21 @@ def accuracies(right: Mapping[str, Tensor], entries: Sequence[Entry], target: st
 
 
 def _frechet(spec: FrechetSpec, task: Task, drawn: Tensor, stages: Mapping[str, Path]) -> dict[str, float]:
-    """Distances of retained images to the real ones."""
-    place = spec.reference
-    if place.folder:
-        root = pull(place.manifest) / place.folder
-        folders = [root / name for name in place.subfolders] or [root]
-        files = [file for folder in folders for file in image_files(folder)]
-        real = list(image_batches(files, place.size, batch=50))
-    else:
-        real = list(_retained_of_world(task, place.manifest).split(500))
+    """Distances of retained images (uint8) to the real ones, which are read batch by batch."""
     values = {}
     for kind in spec.features:
-        features = _features(kind, stages)
-        values[FRECHET_NAMES[kind]] = frechet.frechet_distance(real, drawn.split(50), features)
+        real, shown = _real(spec.reference, task), batches(drawn, device())
+        values[FRECHET_NAMES[kind]] = frechet.frechet_distance(real, shown, _features(kind, stages))
     return values
+
+
+def _real(place: ReferenceImages, task: Task) -> Iterable[Tensor]:
+    if not place.folder:
+        return _retained_of_world(task, place.manifest).split(500)
+    root = pull(place.manifest) / place.folder
+    folders = [root / name for name in place.subfolders] or [root]
+    files = [file for folder in folders for file in image_files(folder)]
+    return image_batches(files, place.size, batch=50)
 
 
 def _features(kind: str, stages: Mapping[str, Path]) -> nn.Module:
@@ -152,4 +167,4 @@ def _pictures(entries: Sequence[Entry], images: Tensor, number: int) -> list[dic
         chosen += [rows[place] for place in places]
     labels = [entries[i].text for i in chosen]
     groups: list[Group] = ["target" if entries[i].target else "retained" for i in chosen]
-    return pack(images[chosen], labels, groups)
+    return pack(unit(images[chosen]), labels, groups)

@@ -47,12 +47,12 @@ class Knows:
 
 
 def test_answers_compare_with_what_each_prompt_wants():
-    found = answers({"object": Knows()}, entries(), torch.zeros(5, 3, 4, 4))
+    found = answers({"object": Knows()}, entries(), torch.zeros(5, 3, 4, 4, dtype=torch.uint8))
     assert found["object"].tolist() == [True, False, True, True, True]
 
 
 def test_unknown_questions_and_classes_are_named():
-    images = torch.zeros(5, 3, 4, 4)
+    images = torch.zeros(5, 3, 4, 4, dtype=torch.uint8)
     with pytest.raises(ConfigError, match="do not say what 'objekt' is"):
         answers({"objekt": Knows()}, entries(), images)
     with pytest.raises(ConfigError, match="'flat' is no class of the detector 'style'"):
