@@ -68,7 +68,8 @@ def sources(task: Task) -> list[str]:
 
 
 def stages(task: Task, seed: int) -> dict[str, dict[str, Any]]:
-    """Recipes of what a task hangs on: the model, the classifier that judges it, a class model without the class."""
+    """Recipes of what a task hangs on, one for all seeds: the model, the classifier that judges it, and a class model
+    that never saw the class."""
     model = task.model
     found = {MODEL: _model(model)}
     if model.classifier is not None:
@@ -78,7 +79,6 @@ def stages(task: Task, seed: int) -> dict[str, dict[str, Any]]:
             **_model(model),
             "stage": "retrained",
             "concept": task.concept.model_dump(mode="json"),
-            "seed": seed,
         }
     return found
 

@@ -97,10 +97,12 @@ def test_what_lies_in_weights_is_a_stage(method, options, stored):
     assert bool(protocol.parts(protocol.METHODS[method], options, task(), 1)) == stored
 
 
-def test_the_retrained_class_model_is_each_seeds_own():
+def test_the_retrained_class_model_is_one_for_all_seeds_and_one_for_each_class():
     stages = [protocol.stages(task(CLASSES), seed) for seed in (1, 2)]
-    assert stages[0][protocol.MODEL] == stages[1][protocol.MODEL]
-    assert stages[0][protocol.RETRAINED] != stages[1][protocol.RETRAINED]
+    assert stages[0] == stages[1]
+    other = protocol.stages(task(CLASSES, concept__label=1), 1)
+    assert other[protocol.MODEL] == stages[0][protocol.MODEL]
+    assert other[protocol.RETRAINED] != stages[0][protocol.RETRAINED]
     retrain = protocol.METHODS["retrain"]
     assert protocol.RETRAINED in protocol.stages_needed(retrain, task(CLASSES))
     assert protocol.RETRAINED not in protocol.stages_needed(ESD, task(CLASSES))
