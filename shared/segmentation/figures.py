@@ -24,7 +24,7 @@ from shared.segmentation.samples import Array, Instances
 if TYPE_CHECKING:
     import pandas
 
-MASK_METRICS = ("mIoU", "mBIoU", "AJI", "PQ", "mPQ")
+MASK_METRICS = ("mIoU", "mBIoU", "AJI", "PQ", "mPQ", "J_and_F")
 POINT_METRICS = ("precision", "recall", "F1", "mAP_points")
 BAR_METRICS = ("AJI", "PQ")
 MOST_ROWS = 4  # as panels beside image and truth

@@ -21,7 +21,7 @@ EIGHT = np.ones((3, 3))
 
 @pytest.fixture(scope="module")
 def pulled(tmp_path_factory):
-    """Folder of all three sets, drawn and verified against the pinned digests: (root, arrays by set and file)."""
+    """Folder of all sets, drawn and verified against the pinned digests: (root, arrays by set and file)."""
     root = tmp_path_factory.mktemp("data")
     arrays = {name: {p.stem: np.load(p) for p in pull(name, root).glob("*.npy")} for name in PARTS}
     return root, arrays

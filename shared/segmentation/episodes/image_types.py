@@ -2,7 +2,8 @@
 
 A type is the size of the image, whether it is coloured, and its tone: `grey_dark_256x256`. The 538 images of the Data
 Science Bowl set fall into these of at least ten images: grey_dark_256x256 (334) and grey_dark_360x360 (90), which is
-fluorescence, and colour_medium_256x320 and colour_light_256x320, which is stained tissue on a tinted or a pale ground.
+fluorescence, and colour_medium_256x320 (66) and colour_light_256x320 (38), which is stained tissue on a tinted or a
+pale ground. Ten images are of other types.
 """
 
 import re
@@ -18,7 +19,7 @@ from shared.segmentation.episodes.source import ClassSource, View
 from shared.segmentation.packed import PackedInstances, load_instance_folders
 from shared.segmentation.samples import Array
 
-COLOURED = 1.0  # mean distance of the channels from their mean, in 0..255; the set's grey images have exactly 0
+COLOURED = 1.0  # mean distance of the channels from their mean, in 0..255: 0 in grey images, 4 and more in the others
 DARK, LIGHT = 100.0, 170.0  # median of the green channel; the coloured images have few between 166 and 181
 
 

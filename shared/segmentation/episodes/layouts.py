@@ -9,13 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from shared.data.cache import cached
+from shared.data.pull import pull, pulled_content
 from shared.errors import DataError
+from shared.files import digest
 from shared.segmentation.episodes.data import SemanticMapData
 from shared.segmentation.episodes.names import COCO_CLASSES, PASCAL_CLASSES
 from shared.segmentation.episodes.plain_pickle import load_plain_pickle
 from shared.segmentation.episodes.source import ClassSource, View
 from shared.segmentation.folders import IMAGE_SUFFIXES, LABEL_SUFFIXES, paired
 from shared.segmentation.pictures import read_image, read_labels, read_mask, same_size
+from shared.segmentation.samples import Array
 
 NUM_FOLDS = 4
 IGNORED = 255
@@ -155,22 +159,32 @@ def fss_1000(folder: Path, part: str) -> FssClasses:
     return FssClasses(folder / "FSS-1000", read_lines(folder / "splits" / "fss" / f"{part}.txt"))
 
 
-def semantic_maps(folder: Path, spec: SemanticMapData) -> MapClasses:
-    """Images with maps of classes by stem. Every map is read once to find its classes."""
+def semantic_maps(spec: SemanticMapData, root: Path | None = None) -> MapClasses:
+    """Images with maps of classes by stem; what classes a map shows is found once and kept beside the data."""
+    folder = pull(spec.manifest, root)
     pairs = paired(folder / spec.images, IMAGE_SUFFIXES, folder / spec.labels, LABEL_SUFFIXES, spare_masks=True)
     names = read_lines(folder / spec.names) if spec.names else [str(n) for n in range(1, spec.num_classes + 1)]
     if len(names) != spec.num_classes:
         raise DataError(f"{folder / str(spec.names)}: {len(names)} lines, expected {spec.num_classes} classes")
-    listed: dict[int, list[str]] = {number: [] for number in range(spec.num_classes)}
-    for image, labels in pairs:
-        for value in np.unique(read_labels(labels)).tolist():
-            if value in (0, IGNORED):
-                continue
-            if value > spec.num_classes:
-                raise DataError(f"{labels}: value {value}, and there are {spec.num_classes} classes")
-            listed[value - 1].append(image.stem)
-    files = {image.stem: (image, labels) for image, labels in pairs}
+    asked = {"content": pulled_content(spec.manifest, root), "labels": spec.labels, "classes": spec.num_classes}
+    shown = cached(
+        folder, f"{digest(asked)[:16]}-classes", lambda _: (_shown(pairs, spec.num_classes), np.zeros(0), [])
+    )
+    stems = [image.stem for image, _ in pairs]
+    listed = {number: [stems[i] for i in np.flatnonzero(shown[0][:, number])] for number in range(spec.num_classes)}
+    files = dict(zip(stems, pairs, strict=True))
     return MapClasses(files, listed, range(spec.num_classes), names, has_ignored=True)
+
+
+def _shown(pairs: Sequence[tuple[Path, Path]], num_classes: int) -> Array:
+    """(N, num_classes) bool: which classes each map shows."""
+    found = np.zeros((len(pairs), num_classes), bool)
+    for index, (_, path) in enumerate(pairs):
+        values = np.setdiff1d(read_labels(path), (0, IGNORED))
+        if values.max(initial=0) > num_classes:
+            raise DataError(f"{path}: value {values.max()}, and there are {num_classes} classes")
+        found[index, values - 1] = True
+    return found
 
 
 def read_lines(path: Path) -> list[str]:

@@ -27,6 +27,8 @@ def opened_classes(spec: ClassData, root: Path | None = None) -> ClassSource:
     """The images of a specification by class; its data are pulled first if they are not there."""
     if isinstance(spec, ImageTypeData):
         return image_types(spec, root)
+    if isinstance(spec, SemanticMapData):
+        return semantic_maps(spec, root)
     folder = pull(spec.manifest, root)
     match spec:
         case CocoFoldsData():
@@ -35,8 +37,6 @@ def opened_classes(spec: ClassData, root: Path | None = None) -> ClassSource:
             return pascal_5i(folder, spec.part, spec.fold)
         case FssData():
             return fss_1000(folder, spec.part)
-        case SemanticMapData():
-            return semantic_maps(folder, spec)
         case LvisFoldsData():
             lists = pull(spec.lists_manifest, root) if spec.lists_manifest else None
             return lvis_fold(folder, pull(spec.images_manifest, root), spec.fold, spec.shots, lists)

@@ -38,7 +38,7 @@ def evaluate_episodes(
         totals.add(name, asked.found, view.mask, view.ignored)
         values.append(_episode_iou(view, asked.found))
         if asked.number in wanted:
-            title = f"{asked.number:04d} {name}"
+            title = f"{asked.number:04d} {name}, example left"
             cases.append(_case(title, asked.example, view, asked.found, values[-1]))
     metrics = {"mIoU": 100 * totals.mean_iou, "FB_IoU": 100 * totals.fb_iou, "episode_IoU": 100 * mean(values)}
     per_class = {name: round(value, 4) for name, value in totals.iou.items()}
@@ -122,11 +122,12 @@ def _episode_iou(view: View, mask: Array) -> float:
 
 
 def _case(name: str, example: Example, view: View, mask: Array, score: float) -> ShownCase:
-    """The first example on the left, with its own mask as truth and as found, and the query on the right."""
+    """The first example on the left, with its own mask as truth and as found, a white gap, and the query."""
     height = view.image.shape[0]
     left, known = _scaled(example, height)
-    truth, found = (np.concatenate([known, part], 1).astype(np.int32) for part in (view.mask, mask))
-    return shown(name, score, np.concatenate([left, view.image], 1), truth, found)
+    gap = np.full((height, max(1, height // 16), 3), 255, np.uint8)
+    truth, found = (np.concatenate([known, gap[..., 0] == 0, part], 1).astype(np.int32) for part in (view.mask, mask))
+    return shown(name, score, np.concatenate([left, gap, view.image], 1), truth, found)
 
 
 def _scaled(example: Example, height: int) -> tuple[Array, Array]:

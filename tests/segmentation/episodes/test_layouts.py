@@ -97,7 +97,7 @@ def test_folds_of_classes():
     assert fold_classes(20, 1, "val", interleaved=False) == [5, 6, 7, 8, 9]
     for interleaved in (True, False):
         tested = [fold_classes(80, fold, "val", interleaved) for fold in range(4)]
-        assert sorted(sum(tested, [])) == list(range(80))
+        assert sorted(label for labels in tested for label in labels) == list(range(80))
         for fold in range(4):
             assert sorted(tested[fold] + fold_classes(80, fold, "trn", interleaved)) == list(range(80))
     assert [COCO_CLASSES[number] for number in (0, 20, 79)] == ["person", "elephant", "toothbrush"]
@@ -200,7 +200,7 @@ def test_lvis_92i_by_sorted_ids(miniature, photo):
     assert np.argwhere(view.mask).tolist() == [[1, 3]]
     assert int(view.image[0, 0, 0]) == 2
     assert opened(kind="lvis_92i", fold=9).classes == ["thing10", "thing20"]
-    with pytest.raises(ConfigError, match="no sample is left|no image"):
+    with pytest.raises(ConfigError, match="no image shows any of the classes"):
         draw_episodes(opened(kind="lvis_92i", fold=0, shots=4), DrawSpec(number=1))
 
 
@@ -240,11 +240,11 @@ def test_ade20k(miniature, photo, png):
 
 
 def test_a_set_without_names_of_classes_is_one_line():
+    spec = SPEC.validate_python({"kind": "generated", "manifest": "touching_nuclei", "part": "test"})
     with pytest.raises(ConfigError, match="kind 'generated' have no classes with names"):
-        spec = SPEC.validate_python({"kind": "generated", "manifest": "touching_nuclei", "part": "test"})
         class_source(spec, None)
 
 
 def test_clips_are_not_images():
-    with pytest.raises(ValidationError, match="'clips' is a part of clips, for evaluate.kind 'video'"):
+    with pytest.raises(ValidationError, match="'clips' is a part of clips"):
         SPEC.validate_python({"kind": "generated", "manifest": "hue_scenes", "part": "clips"})

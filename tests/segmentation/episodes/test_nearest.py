@@ -1,10 +1,14 @@
 """The baseline that learns nothing."""
 
+import json
+
 import numpy as np
 import pytest
 
 from shared.segmentation.episodes.nearest import NearestFeatures, NearestOptions, colour_features, nearest_features
 from shared.segmentation.episodes.predictor import Example
+from shared.segmentation.protocol import METHODS
+from shared.segmentation.run import run_row
 
 
 def scene(colour, place, size=(32, 32), seed=0):
@@ -63,3 +67,18 @@ def test_an_object_smaller_than_a_cell_and_one_that_fills_the_image():
     whole = coarse.remember([Example(image, np.ones((32, 32), bool))])
     np.testing.assert_allclose(whole.inside, whole.outside)
     assert not coarse.masks(whole, [image])[0].any()
+
+
+def test_as_a_row_of_a_task(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPLICATE_DATA", str(tmp_path))
+    data = {"kind": "generated", "manifest": "hue_triples", "part": "validation"}
+    task = {"evaluate": {"kind": "episodes", "data": data, "draw": {"number": 30}, "side": 32}}
+    job = {"task": task, "method": METHODS["nearest_features"], "options": {"sigma": 1.0}, "stages": {"1": {}}}
+    metrics, cost, extras = run_row(job, 1, {}, tmp_path)
+    values = {metric.name: metric.value for metric in metrics}
+    assert values["mIoU"] > 30
+    assert values["FB_IoU"] > values["mIoU"]
+    assert {metric.unit for metric in metrics if metric.name.endswith("IoU")} == {"%"}
+    assert len(extras["cases"]) == 9
+    assert len(json.dumps(extras)) < 80_000
+    assert cost.seconds > 0
