@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator, Sequence
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from shared.data.pull import pull
 from shared.diffusion.concepts.folders import image_batches, image_files
 from shared.diffusion.concepts.spec import ConceptSpec, FoldersConcept, PromptsConcept, WorldConcept
-from shared.diffusion.concepts.world import WorldSide, world_side, world_words
+from shared.diffusion.concepts.world import Side, world_side, world_words
 from shared.diffusion.erasers.context import Concept, EraseContext
 from shared.diffusion.erasers.images import LatentImages
 from shared.diffusion.latents import Latents, encode_images
@@ -20,7 +21,8 @@ from shared.training.seeds import stream_seed
 
 
 def build_concept(spec: ConceptSpec, pipe: TextToImage, context: EraseContext, data: str | None, seed: int) -> Concept:
-    """The concept of a spec, with images where the spec gives any.
+    """The concept of a spec, with images where the spec gives any. Real ones are read and encoded when an eraser first
+    asks for them; those that the model draws are drawn here, before anything can change it.
 
     data: manifest of the world's images; seed: of images that the model draws itself.
     """
@@ -35,12 +37,10 @@ def build_concept(spec: ConceptSpec, pipe: TextToImage, context: EraseContext, d
 
 def _of_world(spec: WorldConcept, pipe: TextToImage, context: EraseContext, data: str) -> Concept:
     words = world_words(spec)
-    part = read_world(pull(data), "train", pipe.device)
-    forget = world_side(spec, part.labels, "concept")
-    anchor = world_side(spec, part.labels, "anchor")
-    retained = world_side(spec, part.labels, "others")
 
-    def images(side: WorldSide, anchors: Sequence[str] | None = None) -> LatentImages:
+    def images(name: Side, anchors: Sequence[str] | None = None) -> LatentImages:
+        part = read_world(pull(data), "train", pipe.device)
+        side = world_side(spec, part.labels, name)
         rows = torch.tensor(side.rows, device=pipe.device)
         latents = encode_images(pipe, unit(part.images[rows]).split(256))
         return _latent_images(latents, side.prompt, side.prompts, context, anchors)
@@ -50,9 +50,9 @@ def _of_world(spec: WorldConcept, pipe: TextToImage, context: EraseContext, data
         words.prompts,
         words.anchors,
         words.retain,
-        forget=images(forget, words.anchors),
-        anchor=images(anchor),
-        retained=images(retained),
+        forget=cache(partial(images, "concept", words.anchors)),
+        anchor=cache(partial(images, "anchor")),
+        retained=cache(partial(images, "others")),
     )
 
 
@@ -105,9 +105,9 @@ def _of_folders(spec: FoldersConcept, pipe: TextToImage, context: EraseContext) 
         [prompt],
         [anchor],
         retained,
-        forget=images(own, [prompt], [anchor]),
-        anchor=images([others[at]], [anchor]),
-        retained=images(others, retained),
+        forget=cache(partial(images, own, [prompt], [anchor])),
+        anchor=cache(partial(images, [others[at]], [anchor])),
+        retained=cache(partial(images, others, retained)),
     )
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # (the N prompts, a scale or one for each) -> the guidance of their images
 GuidanceFor = Callable[[Sequence[str], float | Sequence[float]], Guidance]
+Images = LatentImages | Callable[[], LatentImages]
 BatchesOfEpoch = Callable[[int, torch.Generator], Iterable[Any]]
 
 
@@ -38,16 +39,17 @@ class Concept:
 
     name: its words alone ("circle"); prompts: texts that name it; anchors: what each of them becomes, one a prompt;
     retain: texts to keep. Images, where an eraser learns from them: `forget` shows the concept (prompts and anchors as
-    here), `anchor` what the anchors describe, `retained` everything else.
+    here), `anchor` what the anchors describe, `retained` everything else; a function makes them when they are first
+    asked for.
     """
 
     name: str
     prompts: Sequence[str]
     anchors: Sequence[str] = ()
     retain: Sequence[str] = ()
-    forget: LatentImages | None = None
-    anchor: LatentImages | None = None
-    retained: LatentImages | None = None
+    forget: Images | None = None
+    anchor: Images | None = None
+    retained: Images | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -58,10 +60,10 @@ class Concept:
 
     def images(self, which: str) -> LatentImages:
         """The images `forget`, `anchor` or `retained`. Raises ConfigError if the task gives none."""
-        found = getattr(self, which)
+        found: Images | None = getattr(self, which)
         if found is None:
             raise ConfigError(f"concept '{self.name}': this eraser needs images, '{which}'; the task makes none")
-        return found
+        return found if isinstance(found, LatentImages) else found()
 
     def anchor_prompts(self) -> Sequence[str]:
         """The anchors. Raises ConfigError if there are none."""
