@@ -191,3 +191,14 @@ def test_a_method_that_learns_nothing_from_examples_is_one_line(kind):
     asked = spec() if kind == "episodes" else VideoSpec(data={"kind": "clips", "part": "clips"})
     with pytest.raises(ConfigError, match=f"'{kind}' needs a method that learns from examples"):
         evaluate(object(), asked, CONTEXT)
+
+
+def test_folds_are_averaged():
+    """Two folds, each judged with its own list: the mean of what each gives alone."""
+    parts = [{**DATA, "part": "test"}, {**DATA, "part": "validation"}]
+    draw = DrawSpec(number=4)
+    alone = [evaluate(TwoColumns(), EpisodesSpec(data=part, draw=draw), CONTEXT) for part in parts]
+    both = evaluate(TwoColumns(), EpisodesSpec(data={"kind": "concat", "of": parts}, draw=draw), CONTEXT)
+    for name, value in both.metrics.items():
+        assert value == pytest.approx(np.mean([one.metrics[name] for one in alone]))
+    assert "mIoU" in both.metrics

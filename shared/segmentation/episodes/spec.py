@@ -19,7 +19,7 @@ class DrawSpec(Strict):
     rule: "class": a random class, a random query, random examples (COCO-20i as HSNet samples it); "class_cycle":
     episode i is of class i modulo their number, the rest as before (LVIS-92i in DiffewS and Matcher); "query": the
     queries of the set one after the other, from the start again if there are fewer than `number` (PASCAL-5i,
-    FSS-1000); "image": a random image, then a random class of it (LVIS-92i in SegIC); "example": one draw of examples
+    FSS-1000); "image": a random image, then a random class of it; "example": one draw of examples
     for each class, and every other image of the class is a query.
 
     number: of episodes; None: one for each query, for the rules "query" and "example". seed: of numpy's legacy
@@ -50,7 +50,8 @@ class DrawSpec(Strict):
 class EpisodesSpec(Strict):
     """Masks of a class in query images, found from annotated examples (COCO-20i, PASCAL-5i, FSS-1000, LVIS-92i).
 
-    data: a set with classes (`shared.segmentation.episodes.open.class_source`). classes: only these, by name; None: all
+    data: a set with classes (`shared.segmentation.episodes.open.class_source`), or several folds (`concat`), whose
+    metrics are averaged. classes: only these, by name; None: all
     that the set asks for (those of its fold). side: examples and queries are resized to squares of so many pixels
     before the method sees them (images bilinearly, masks to the nearest pixel), and masks are compared there, as
     DiffewS and HSNet do; None: everything keeps its size, as in SegIC. text: the method is told the name of the class.

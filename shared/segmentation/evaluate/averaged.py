@@ -24,7 +24,8 @@ def averaged(sets: Sequence[Evaluated]) -> Evaluated:
         {name: [value for one in sets for value in one.per_image[name]] for name in sets[0].per_image},
         [case for index, case in enumerate(cases) if index in kept],
         sets[0].score,
-        {name: _mean_curve([one.curves[name] for one in sets]) for name in sets[0].curves},
+        # what is no curve over thresholds (the list of an episode's set, say) belongs to one set
+        {n: _mean_curve([one.curves[n] for one in sets]) for n, curve in sets[0].curves.items() if "share" in curve},
     )
 
 

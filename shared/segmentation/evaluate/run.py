@@ -31,6 +31,9 @@ def evaluate(predictor: Any, spec: EvaluationSpec, context: Context) -> Evaluate
         _must(hasattr(predictor, "remember"), predictor, spec.kind, "learns from examples")
         if isinstance(spec, VideoSpec):
             return evaluate_videos(predictor, open_videos(spec.data, spec.limit), spec, context)
+        if isinstance(spec.data, ConcatData):  # folds: each has its own list, and counts alike
+            folds = [spec.model_copy(update={"data": part}) for part in spec.data.of]
+            return averaged([evaluate(predictor, fold, context) for fold in folds])
         source = class_source(spec.data, context.open(spec.data))
         return evaluate_episodes(predictor, source, kept_episodes(source, spec), spec, context)
     if isinstance(spec, InstancesSpec):
