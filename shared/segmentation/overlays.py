@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import re
+import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,9 +83,13 @@ def overlay_figure(cases: list[Case], title: str, caption: str, name: str, by_in
         raise DataError(f"figure '{title}': every case needs the same panels, at least one")
     # Pictures differ in shape: every row is as wide as the page, its height follows.
     unit = 1000 / len(columns)
-    parts, top = [], 24.0
-    for index, heading in enumerate(columns):
-        parts.append(_text(heading, (index + 0.5) * unit, 14.0, "middle"))
+    # a letter is about 7.5 wide: long headings take several lines, for neighbours must not run into each other
+    headings = [textwrap.wrap(heading, max(8, int(unit / 7.5))) or [""] for heading in columns]
+    most = max(map(len, headings))
+    parts, top = [], 8.0 + 16.0 * most
+    for index, lines in enumerate(headings):
+        for number, line in enumerate(lines, most - len(lines)):
+            parts.append(_text(line, (index + 0.5) * unit, 14.0 + 16.0 * number, "middle"))
     for case in cases:
         strip = _strip(case, by_instance)
         height = 1000 * strip.shape[0] / strip.shape[1]
