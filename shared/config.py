@@ -76,6 +76,8 @@ class Row(Strict):
     like_into: str = ""  # ... or put that row's options under this key (a method that wraps another)
     needs: list[str] = []  # further stages of the task that the method reads by name
     published: str | None = None  # `row` column of published.csv; the row's own name by default
+    enabled: bool = True
+    why_not: str = ""  # shown in the report when the row is not run at this scale
     grid: dict[str, list[Any]] = {}  # searched on the pilot seed
 
 

@@ -63,7 +63,8 @@ class Plan:
             self._cell(name, setting, row, seeds)
             for setting, described in experiment.settings.items()
             if described.enabled
-            for row in experiment.rows
+            for row, values in experiment.rows.items()
+            if values.enabled
         ]
 
     def _cell(self, name: str, setting: str, row: str, seeds: list[int]) -> Cell:

@@ -59,6 +59,7 @@ def _experiment(plan: "Plan", name: str, experiment: Experiment) -> dict[str, An
         rows[key] = {
             "label": row.label or key,
             "published": row.published or key,
+            "why_not": "" if row.enabled else row.why_not or "not run at this scale",
             "method": method,
             "options": options,
             "per_setting": _per_setting(experiment, row.per_setting),

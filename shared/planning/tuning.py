@@ -47,7 +47,7 @@ def searches(plan: "Plan") -> list[Search]:
                 continue
             task = plan.resolver.task(name, described, tuning.change)
             for row, values in experiment.rows.items():
-                if values.grid or row == reference:
+                if values.enabled and (values.grid or row == reference):
                     points = [
                         (point, _job(plan, f"{name}/{setting}/{row}/tuning-{index:03d}", point, task))
                         for index, point in enumerate(grid_points(values.grid))

@@ -33,8 +33,11 @@ class SettingSpec(_Part):
 
 
 class RowSpec(_Part):
+    """One row of a table; one that is not run at this scale says why in `why_not`."""
+
     label: str = ""
     published: str | None = None
+    why_not: str = ""
     method: str = ""
     options: dict[str, Any] = Field(default_factory=dict)
     per_setting: dict[str, dict[str, Any]] = Field(default_factory=dict)

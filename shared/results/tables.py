@@ -132,7 +132,7 @@ def _setting_cells(
                 better=known.better if known else "",
                 listed=listed,
                 comparable=spec.is_comparable(experiment, setting),
-                reason=why_not if cell.status == NOT_RUN else cell.reason,
+                reason=table.rows[row].why_not or why_not if cell.status == NOT_RUN else cell.reason,
             )
             number = lookup(published, spec, experiment, setting, row, metric)
             cells.append(_beside(cell, number, spec) if number else cell)

@@ -160,6 +160,8 @@ def _experiment(spec: ResultSpec, tables: Tables, name: str) -> ExperimentView:
             not_run.append((setting.label or key, why))
         else:
             views.append(_table(spec, tables, name, key, cells))
+    if views:
+        not_run += [(row.label or key, row.why_not) for key, row in experiment.rows.items() if row.why_not]
     return ExperimentView(
         key=name,
         title=experiment.title,

@@ -195,3 +195,14 @@ def test_job_files_are_plain_json_without_paths_of_this_machine(paper, tmp_path)
     text = json.dumps([job.content for job in built.jobs().values()] + [built.spec])
     assert str(tmp_path) not in text
     assert str(ROOT) not in text
+
+
+def test_a_row_that_is_switched_off_has_no_job_and_says_why(paper):
+    def off(values):
+        values["experiments"]["E1"]["rows"]["FT"] |= {"enabled": False, "why_not": "too slow"}
+
+    plan = paper(off)
+    assert not [cell for cell in plan.cells if (cell.experiment, cell.row) == ("E1", "FT")]
+    assert [cell for cell in plan.cells if (cell.experiment, cell.row) == ("E4", "FT")]  # like it, and run
+    assert plan.spec["experiments"]["E1"]["rows"]["FT"]["why_not"] == "too slow"
+    assert not [search for search in plan.searches if (search.experiment, search.row) == ("E1", "FT")]
