@@ -52,7 +52,7 @@ def test_the_papers_baselines_are_the_rows_of_its_figures(full):
     rows = raw_config("tofu", "full")["experiments"]["E2"]["rows"]
     unlearned = {row["method"] for name, row in rows.items() if name not in ("Finetuned", "Retain")}
     assert unlearned == set(BASELINES.values())
-    assert all(BASELINES[name] in full.track.METHODS for name in BASELINES)
+    assert all(BASELINES[name] in full.tracks["text"].METHODS for name in BASELINES)
 
 
 def test_a_target_model_is_trained_once_for_all_forget_sets(full):
