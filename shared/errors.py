@@ -21,6 +21,18 @@ class RecordError(UserError):
     """A record, table or job file is missing, damaged or of another schema."""
 
 
+def first_line(error: BaseException) -> str:
+    """First line of an error's message, at most 200 characters; its class's name if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def named_reason(error: BaseException) -> str:
+    """The error's class and the first line of its message."""
+    line = first_line(error) if str(error).strip() else "no reason given"
+    return f"{type(error).__name__}: {line}"
+
+
 def nearest(name: str, known: list[str] | dict[str, object] | set[str]) -> str:
     """Return ` (did you mean 'x'?)` for the known name closest to `name`, or an empty string."""
     import difflib

@@ -88,9 +88,9 @@ def _images(paths: list[Path]) -> dict[Path, Array]:
 def _segmenter(arguments: argparse.Namespace) -> Any:
     # here, so that a wrong command line is answered without loading torch
     from papers.diffews.checkpoint import load, save
-    from shared.segmentation.stages import device
+    from shared.gpu.precision import job_device
 
-    segmenter = load(arguments.checkpoint, device(), arguments.seed)
+    segmenter = load(arguments.checkpoint, job_device(), arguments.seed)
     if arguments.save is not None:
         save(segmenter, arguments.save)
         print(f"{arguments.save}: {arguments.save.stat().st_size / 2**20:.1f} MiB")

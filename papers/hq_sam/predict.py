@@ -115,10 +115,10 @@ def _prompted(arguments: argparse.Namespace) -> Any:
     # here, so that a wrong command line is answered without loading torch
     from papers.hq_sam.checkpoint import load, save
     from papers.hq_sam.models import HqDecoder
+    from shared.gpu.precision import job_device
     from shared.segmentation.predictors import Prompted
-    from shared.segmentation.stages import device
 
-    found = load(arguments.checkpoint, device(), arguments.seed)
+    found = load(arguments.checkpoint, job_device(), arguments.seed)
     decode, multimask = dict(found.decode), found.multimask or arguments.multimask
     if arguments.hq_token_only:
         if not isinstance(found.model.mask_decoder, HqDecoder):

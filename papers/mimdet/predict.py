@@ -81,9 +81,9 @@ def images_in(folder: Path) -> list[Path]:
 def _ready(arguments: argparse.Namespace) -> Any:
     # here, so that a wrong command line is answered without loading torch
     from papers.mimdet.checkpoint import load, save
-    from shared.segmentation.stages import device
+    from shared.gpu.precision import job_device
 
-    ready = load(arguments.checkpoint, device(), arguments.seed)
+    ready = load(arguments.checkpoint, job_device(), arguments.seed)
     if arguments.save is not None:
         save(ready, arguments.save)
         print(f"{arguments.save}: {arguments.save.stat().st_size / 2**20:.1f} MiB")

@@ -79,12 +79,12 @@ def _segmenter(arguments: argparse.Namespace) -> Segmenter:
     # here, so that a wrong command line is answered without loading torch
     from papers.promptnucseg.checkpoint import load_checkpoint, parts_of_job, save_checkpoint
     from papers.promptnucseg.method import promptnucseg
-    from shared.segmentation.stages import device
+    from shared.gpu.precision import job_device
 
     if arguments.checkpoint.suffix != ".json":
         if arguments.save or arguments.seed is not None:
             raise DataError(f"{arguments.checkpoint}: --save and --seed go with a JOB, a .json file of a finished run")
-        return load_checkpoint(arguments.checkpoint, device())
+        return load_checkpoint(arguments.checkpoint, job_device())
     parts, options = parts_of_job(arguments.checkpoint, arguments.seed)
     if options.prompter is None:
         raise DataError(

@@ -92,9 +92,9 @@ def read_examples(pairs: Sequence[Sequence[Path]]) -> list[Any]:
 def _predictor(arguments: argparse.Namespace) -> Any:
     # here, so that a wrong command line is answered without loading torch
     from papers.segic.checkpoint import load, save
-    from shared.segmentation.stages import device
+    from shared.gpu.precision import job_device
 
-    predictor = load(arguments.checkpoint, device(), arguments.seed)
+    predictor = load(arguments.checkpoint, job_device(), arguments.seed)
     if arguments.save is not None:
         save(predictor, arguments.save)
         print(f"{arguments.save}: {arguments.save.stat().st_size / 2**20:.1f} MiB")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from papers.segic.options import TextSpec
 from shared.data.pull import pull
-from shared.errors import DataError
+from shared.errors import DataError, first_line
 
 CLASS = "a photo of a {}"
 INSTANCES = "please segment the instances"
@@ -61,7 +61,7 @@ class ClipTexts:
             # as a text model of its own it would be read with a page of warnings about the image tower
             self.model: Any = CLIPModel.from_pretrained(folder).eval().requires_grad_(False).text_model
         except (OSError, ValueError) as error:
-            raise DataError(f"{folder}: holds no CLIP text encoder ({str(error).splitlines()[0]})") from None
+            raise DataError(f"{folder}: holds no CLIP text encoder ({first_line(error)})") from None
         self._known: dict[str, Tensor] = {}
 
     @torch.no_grad()

@@ -13,11 +13,17 @@ from shared.classification import data
 from shared.classification.context import Context
 from shared.classification.evaluate import evaluate, metric
 from shared.classification.masks import load_mask
-from shared.classification.stages import MASK_FILE, MODEL_FILE, SHADOW_FILE, build_model, device
+from shared.classification.stages import (
+    MASK_FILE,
+    MODEL_FILE,
+    SHADOW_FILE,
+    build_model,
+)
 from shared.classification.task import Task
 from shared.files import digest
 from shared.gpu.device import device_name
 from shared.gpu.memory import PeakMemory
+from shared.gpu.precision import job_device
 from shared.imports import import_path
 from shared.models.build import load_model
 from shared.models.resnet_cifar import without_dropout
@@ -35,7 +41,7 @@ def run_row(
     values for figures.
     """
     task = Task(**job["task"])
-    images = data.load(task.data, device())
+    images = data.load(task.data, job_device())
     sides = data.poisoned(data.sides(images, task.data, task.forget, seed), task.poison)
     untrained = partial(build_model, task.model.model_dump(), task.data, images)
     mask_file = stages["original"] / MASK_FILE if "original" in stages else None

@@ -19,9 +19,9 @@ from shared.classification.pruning import apply_mask, imp_mask, synflow_mask
 from shared.classification.task import DataSpec, ForgetSpec, ModelSpec, PoisonSpec, PruningSpec, TrainRecipe
 from shared.data.checkpoints import checkpoint_file
 from shared.files import atomic_path, digest
-from shared.gpu.device import choose_device, device_name
+from shared.gpu.device import device_name
 from shared.gpu.memory import PeakMemory
-from shared.gpu.precision import precision_for
+from shared.gpu.precision import job_device
 from shared.metrics.accuracy import accuracy, predict
 from shared.models.build import build, load_model, load_pretrained, save_model
 from shared.results.records import Cost, Metric, Record
@@ -98,7 +98,7 @@ def run_stage(job: Mapping[str, Any], out: Path, workdir: Path, threads: int = 1
 def _bench(recipe: Mapping[str, Any]) -> Bench:
     spec, train = DataSpec(**recipe["data"]), TrainRecipe(**recipe["train"])
     forget = ForgetSpec(**recipe["forget"]) if recipe["forget"] else None
-    images = data.load(spec.model_copy(update={"augment": train.augment or spec.augment}), device())
+    images = data.load(spec.model_copy(update={"augment": train.augment or spec.augment}), job_device())
     sides = data.sides(images, spec, forget, recipe["seed"])
     if recipe.get("poison"):
         marked = data.poisoned(sides, PoisonSpec(**recipe["poison"]))
@@ -251,10 +251,3 @@ def build_model(model: Mapping[str, Any], spec: DataSpec, images: data.Images, s
     name = ModelSpec(**model).name
     network = build(name, images.train.num_classes, images.num_channels, spec.mean, spec.std, seed)
     return network.to(images.train.device)
-
-
-def device() -> torch.device:
-    """The job's device, under the precision policy."""
-    found = choose_device()
-    precision_for(found).activate()
-    return found

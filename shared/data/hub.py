@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shared.data.fetch import Unavailable, is_unreachable, reason_of
 from shared.data.manifest import Hub
+from shared.errors import named_reason
 
 
 def snapshot(hub: Hub, downloads: Path, tree: Path, token: str | None) -> None:
@@ -38,7 +39,7 @@ def snapshot(hub: Hub, downloads: Path, tree: Path, token: str | None) -> None:
         # the disk is ours.
         if isinstance(error, OSError) and error.errno:
             raise
-        raise Unavailable(_first_line(error)) from None
+        raise Unavailable(named_reason(error.__cause__ or error)) from None
     shutil.rmtree(downloads / ".cache", ignore_errors=True)  # the library's own notes are no data
     shutil.copytree(downloads, tree, dirs_exist_ok=True, copy_function=shutil.move)
 
@@ -55,9 +56,3 @@ def _check_reachable() -> None:
     except requests.exceptions.RequestException as error:
         if is_unreachable(error):
             raise Unavailable(f"{constants.ENDPOINT}: {reason_of(error)}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    lines = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {lines[0][:200] if lines else 'no reason given'}"

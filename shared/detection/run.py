@@ -10,11 +10,12 @@ from shared.detection.protocol import EXTRA_METRICS, METRICS
 from shared.detection.task import Task
 from shared.gpu.device import device_name
 from shared.gpu.memory import PeakMemory
+from shared.gpu.precision import job_device
 from shared.imports import import_path
 from shared.options import parse_options
 from shared.results.records import Cost, Metric, read_records
 from shared.segmentation.context import Context
-from shared.segmentation.stages import device, load_part
+from shared.segmentation.stages import load_part
 
 _SPECS = {spec.name: spec for spec in (*METRICS, *EXTRA_METRICS)}
 
@@ -29,7 +30,7 @@ def run_row(
     starts from (MIMDet's autoencoder); `step_ms` is of the part alone.
     """
     task = Task.model_validate(job["task"])
-    context = Context(device(), seed, threads, task.train, Path(workdir))
+    context = Context(job_device(), seed, threads, task.train, Path(workdir))
     options = parse_options(job["method"], job["options"])
     made = job["stages"][str(seed)]
     costs = [read_records(Path(stages[name]) / "record.json")[0].cost for name in made]

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from shared.errors import DataError
+from shared.errors import DataError, first_line
 from shared.files import atomic_path
 
 FORMAT = "changed weights 1"
@@ -100,7 +100,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             metadata = file.metadata() or {}
             changed = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: no readable safetensors file ({str(error).splitlines()[0]}); erase again") from None
+        raise DataError(f"{path}: no readable safetensors file ({first_line(error)}); erase again") from None
     if metadata.get("format") != FORMAT or metadata.get("num_weights") != str(len(changed)):
         raise DataError(f"{path}: is not a file of changed weights of this repository; read it as a victim instead")
     return metadata, changed

@@ -20,7 +20,7 @@ import torch
 from shared.data.manifest import manifest_names
 from shared.data.pull import pull
 from shared.diffusion.world.autoencoder import LinearAutoencoder
-from shared.errors import ConfigError, DataError, nearest
+from shared.errors import ConfigError, DataError, named_reason, nearest
 
 INDEX = "model_index.json"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -90,7 +90,7 @@ def _index(folder: Path) -> dict[str, tuple[str, str]]:
         index = json.loads(path.read_text(encoding="utf-8"))
         return {part: (str(index[part][0]), str(index[part][1])) for part in PARTS}
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{path}: does not name the parts {', '.join(PARTS)} ({_first_line(error)})") from None
+        raise DataError(f"{path}: does not name the parts {', '.join(PARTS)} ({named_reason(error)})") from None
 
 
 def _read_part(folder: Path, part: str, named: tuple[str, str], dtype: torch.dtype) -> Any:
@@ -105,7 +105,7 @@ def _read_part(folder: Path, part: str, named: tuple[str, str], dtype: torch.dty
         kind = {"dtype" if part == "text_encoder" else "torch_dtype": dtype}
         model, info = cls.from_pretrained(where, local_files_only=True, output_loading_info=True, **kind)
     except Exception as error:  # a damaged file can raise anything
-        raise DataError(f"{where}: no {cls.__name__} can be read ({_first_line(error)})") from None
+        raise DataError(f"{where}: no {cls.__name__} can be read ({named_reason(error)})") from None
     for what in ("missing_keys", "mismatched_keys"):
         if found := sorted(str(key) for key in info[what]):
             raise DataError(f"{where}: {len(found)} weights of the model are {what[:-5]}, first {found[0]}")
@@ -130,8 +130,3 @@ def _class_of(folder: Path, part: str, library: str, name: str) -> Any:
         readable = ", ".join(known) or "a scheduler of diffusers"
         raise DataError(f"{folder / INDEX}: {part} is a {name} of {library}; readable here: {readable}")
     return known[name]()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no reason given'}"

@@ -10,10 +10,16 @@ from shared.diffusion.evaluate.attack import evaluate_attack
 from shared.diffusion.evaluate.images import Evaluated, evaluate_images
 from shared.diffusion.protocol import ERASED, EXTRA_METRICS, METRICS, MODEL, REFERENCES
 from shared.diffusion.task import ClassModelSpec, Task
-from shared.diffusion.victim import Victim, device, erase, load_erased, load_model
+from shared.diffusion.victim import (
+    Victim,
+    erase,
+    load_erased,
+    load_model,
+)
 from shared.files import digest
 from shared.gpu.device import device_name
 from shared.gpu.memory import PeakMemory
+from shared.gpu.precision import job_device
 from shared.results.records import Cost, Metric, read_records
 
 _SPECS = {spec.name: spec for spec in (*METRICS, *EXTRA_METRICS)}
@@ -29,7 +35,7 @@ def run_row(
     """
     task = Task.model_validate(job["task"])
     stages = {name: Path(folder) for name, folder in stages.items()}
-    place = device()
+    place = job_device()
     with PeakMemory(place) as peak:
         started = time.perf_counter()
         if isinstance(task.model, ClassModelSpec):

@@ -7,8 +7,10 @@ from typing import Any
 from shared.data.pull import pull
 from shared.diffusion.classes import stages as classes
 from shared.diffusion.protocol import CLASSIFIER, ERASED, MODEL
-from shared.diffusion.victim import SOURCE, device, make_erased
-from shared.diffusion.world.read import HEADS, read_world
+from shared.diffusion.saved import SOURCE
+from shared.diffusion.victim import make_erased
+from shared.diffusion.world.read import read_world
+from shared.diffusion.world.words import HEADS
 from shared.diffusion.zoo.classifier import train_classifier
 from shared.diffusion.zoo.options import ClassifierRecipe, WorldRecipe
 from shared.diffusion.zoo.world import make_world
@@ -16,6 +18,7 @@ from shared.files import digest, write_json
 from shared.gpu.device import device_name
 from shared.gpu.launch import is_main_process
 from shared.gpu.memory import PeakMemory
+from shared.gpu.precision import job_device
 from shared.results.records import Cost, Record
 from shared.training.checkpoint import Checkpoint
 from shared.training.loop import FitResult
@@ -27,7 +30,7 @@ def run_stage(job: Mapping[str, Any], out: Path, workdir: Path, threads: int = 1
     A killed run continues from its checkpoints in `workdir`. threads: as the caller has set them, for the signature's
     sake of all tracks.
     """
-    recipe, place = job["recipe"], device()
+    recipe, place = job["recipe"], job_device()
     parents = {name: Path(stage["output"]).parent for name, stage in job.get("stages", {}).items()}
     with PeakMemory(place) as peak:
         if recipe["kind"] == "class_conditional":
@@ -62,7 +65,7 @@ def _make(recipe: Mapping[str, Any], parents: Mapping[str, Path], out: Path, wor
         pull(recipe["data"]),
         WorldRecipe.model_validate(recipe["recipe"]),
         recipe["seed"],
-        device=device(),
+        device=job_device(),
         checkpoint=lambda name: Checkpoint(workdir / f"{name}.checkpoint.pt", key),
     )
     if is_main_process():
@@ -73,7 +76,7 @@ def _make(recipe: Mapping[str, Any], parents: Mapping[str, Path], out: Path, wor
 
 def _make_classifier(recipe: Mapping[str, Any], out: Path, checkpoint: Checkpoint) -> FitResult:
     """The judge of the world: object, style and colour of an image."""
-    train = read_world(pull(recipe["data"]), "train", device())
+    train = read_world(pull(recipe["data"]), "train", job_device())
     options = ClassifierRecipe.model_validate(recipe["recipe"])
     model, fit = train_classifier(train.images, train.labels, HEADS, options, recipe["seed"], checkpoint=checkpoint)
     if is_main_process():

@@ -38,12 +38,17 @@ def add_noise(clean: Tensor, noise: Tensor, abar: Tensor) -> Tensor:
     return abar.sqrt() * clean + (1 - abar).sqrt() * noise
 
 
+def antithetic_times(num: int, total: int, generator: torch.Generator) -> Tensor:
+    """(num,) int64: t uniform for the first half (rounded up, plus one), then total - 1 - t."""
+    first = torch.randint(0, total, (num // 2 + 1,), generator=generator)
+    return torch.cat([first, total - 1 - first])[:num]
+
+
 def draw_timesteps(num: int, recipe: DiffusionRecipe, total: int, generator: torch.Generator) -> Tensor:
     """Timesteps (num,) of a batch: independent, or antithetic pairs t, T - 1 - t."""
     if recipe.timesteps == "uniform":
         return torch.randint(0, total, (num,), generator=generator)
-    half = torch.randint(0, total, (num // 2 + 1,), generator=generator)
-    return torch.cat([half, total - 1 - half])[:num]
+    return antithetic_times(num, total, generator)
 
 
 class NoisyBatches(Iterator[NoisyBatch]):

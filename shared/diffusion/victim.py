@@ -1,6 +1,5 @@
 """Text-to-image models before and after erasing, as stages keep them and rows load them."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +14,18 @@ from shared.diffusion.concepts.spec import ConceptSpec
 from shared.diffusion.diffs import copy_weights, load_diff, save_diff
 from shared.diffusion.erasers.context import Erased, GuidanceFor, erase_context, plain_guidance
 from shared.diffusion.protocol import REFERENCES
+from shared.diffusion.saved import DIFF, SOURCE, read_source
 from shared.diffusion.text_to_image import TextToImage, load_text_to_image
 from shared.diffusion.victims import load_victim
-from shared.errors import DataError
 from shared.files import write_json
-from shared.gpu.device import choose_device
 from shared.gpu.launch import is_main_process
-from shared.gpu.precision import precision_for
+from shared.gpu.precision import job_device
 from shared.imports import import_path
 from shared.options import parse_options
 from shared.training.loop import FitResult
 from shared.training.seeds import stream
 
-SOURCE, DIFF, PIPELINE = "source.json", "changed.safetensors", "pipeline"
+PIPELINE = "pipeline"
 CONCEPT: TypeAdapter[ConceptSpec] = TypeAdapter(ConceptSpec)
 
 
@@ -39,18 +37,11 @@ class Victim:
     guidance: GuidanceFor = plain_guidance
 
 
-def device() -> torch.device:
-    """The job's device, under the precision policy."""
-    found = choose_device()
-    precision_for(found).activate()
-    return found
-
-
 def load_model(folder: Path) -> TextToImage:
     """The model that a stage `model` made or names, on the job's device, frozen."""
-    source = _source(folder)
+    source = read_source(folder)
     place = source["checkpoint"] if "checkpoint" in source else folder / PIPELINE
-    return load_text_to_image(place, dtype=source.get("dtype", "float32"), device=device())
+    return load_text_to_image(place, dtype=source.get("dtype", "float32"), device=job_device())
 
 
 def erase(
@@ -98,19 +89,10 @@ def make_erased(
 
 def load_erased(folder: Path, model_folder: Path) -> Victim:
     """The erased model that a stage keeps, on its base."""
-    pipe, source = load_model(model_folder), _source(folder)
+    pipe, source = load_model(model_folder), read_source(folder)
     if "released" in source:
         options = source["released"]
         load_victim(checkpoint_file(options["checkpoint"]), pipe, options["part"])
     else:
         load_diff(folder / source["changed"], pipe)
     return Victim(pipe)
-
-
-def _source(folder: Path) -> dict[str, Any]:
-    path = folder / SOURCE
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: names no model ({error}); delete its folder and run the stage again") from None
-    return found

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shared.errors import DataError, nearest
+from shared.errors import DataError, named_reason, nearest
 
 # Names of the parts inside a file of several, wrappers of training scripts, and the nesting of older transformers
 PREFIXES = ("module.", "unet.", "model.", "text_encoder.", "text_model.")
@@ -73,9 +73,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
-        lines = str(error).splitlines()
-        reason = f"{type(error).__name__}: {lines[0][:200] if lines else 'no reason given'}"
-        raise DataError(f"{path}: no weights can be read ({reason})") from None
+        raise DataError(f"{path}: no weights can be read ({named_reason(error)})") from None
     while isinstance(content, Mapping) and len(content) == 1 and next(iter(content)) in NESTED:
         content = next(iter(content.values()))
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from shared.errors import UserError
+from shared.gpu.device import choose_device
 
 
 @dataclass(frozen=True)
@@ -81,3 +82,10 @@ def _switch(name: str, default: bool) -> bool:
     if value not in ("", "0", "1"):
         raise UserError(f"{name}={value}: use 0 or 1, or unset it")
     return default if value == "" else value == "1"
+
+
+def job_device() -> torch.device:
+    """The job's device, under the precision policy."""
+    found = choose_device()
+    precision_for(found).activate()
+    return found

@@ -101,7 +101,7 @@ class Plan:
     def new_row_job(self, name: str, recipe: dict[str, Any], task: Any) -> Job:
         """The job of a row; `name` is experiment/setting/row/seeds. Its stages enter the plan."""
         experiment, setting, row, _ = name.split("/", 3)
-        track = self.tracks[self.config.track_of(experiment)]
+        track = self.resolver.track(experiment)
         stages = {seed: self._stages_of_row(experiment, row, recipe, task, seed) for seed in recipe["seeds"]}
         manifests = recipe["manifests"] if task is None else track.manifests(task)
         sources = [recipe["method"], *(track.sources(task) if task is not None and hasattr(track, "sources") else [])]
@@ -130,7 +130,7 @@ class Plan:
         """Jobs of the stages that a row reads: those its track says, and its own `needs`."""
         if task is None:
             return {}
-        track = self.tracks[self.config.track_of(experiment)]
+        track = self.resolver.track(experiment)
         recipes = track.stages(task, seed)
         trained = self._parts_of_row(experiment, row, recipe, task, seed)
         for name in recipe.get("needs", []):
@@ -147,7 +147,7 @@ class Plan:
         self, experiment: str, row: str, recipe: dict[str, Any], task: Any, seed: int
     ) -> dict[str, dict[str, Any]]:
         """Recipes of what a row's own options ask to be trained, in tracks whose methods are made of such parts."""
-        parts = getattr(self.tracks[self.config.track_of(experiment)], "parts", None)
+        parts = getattr(self.resolver.track(experiment), "parts", None)
         if parts is None:
             return {}
         try:

@@ -7,13 +7,14 @@ from typing import Any
 
 from shared.gpu.device import device_name
 from shared.gpu.memory import PeakMemory
+from shared.gpu.precision import job_device
 from shared.imports import import_path
 from shared.options import parse_options
 from shared.results.records import Cost, Metric, read_records
 from shared.segmentation.context import Context
 from shared.segmentation.evaluate.run import evaluate
 from shared.segmentation.protocol import EXTRA_METRICS, METRICS, SAM
-from shared.segmentation.stages import device, load_part, load_stage_sam
+from shared.segmentation.stages import load_part, load_stage_sam
 from shared.segmentation.task import Task
 
 _SPECS = {spec.name: spec for spec in (*METRICS, *EXTRA_METRICS)}
@@ -29,7 +30,7 @@ def run_row(
     task's evaluation does not define are left out.
     """
     task = Task.model_validate(job["task"])
-    context = Context(device(), seed, threads, task.train, Path(workdir))
+    context = Context(job_device(), seed, threads, task.train, Path(workdir))
     options = parse_options(job["method"], job["options"])
     with PeakMemory(context.device) as peak:
         started = time.perf_counter()

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from shared.data.checkpoints import checkpoint_file, load_checkpoint
 from shared.errors import DataError
 from shared.files import atomic_path, digest, write_json
-from shared.gpu.device import choose_device, device_name
+from shared.gpu.device import device_name
 from shared.gpu.launch import is_main_process
 from shared.gpu.memory import PeakMemory
-from shared.gpu.precision import precision_for
+from shared.gpu.precision import job_device
 from shared.imports import import_path
 from shared.options import parse_options
 from shared.results.records import Cost, Record
@@ -42,7 +42,7 @@ def run_stage(job: Mapping[str, Any], out: Path, workdir: Path, threads: int = 1
     """
     recipe = job["recipe"]
     context = Context(
-        device(),
+        job_device(),
         recipe["seed"],
         threads,
         {name: _DATA.validate_python(spec) for name, spec in _data(recipe).items()},
@@ -117,13 +117,6 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 # ---- for stages and rows
 
 
-def device() -> torch.device:
-    """The job's device, under the precision policy."""
-    found = choose_device()
-    precision_for(found).activate()
-    return found
-
-
 def load_stage_sam(folder: Path) -> SamModel:
     """The model that a `sam` stage made or names, frozen, in evaluation mode, on the job's device."""
     path = folder / SOURCE
@@ -134,7 +127,7 @@ def load_stage_sam(folder: Path) -> SamModel:
         raise DataError(f"{path}: names no model ({error}); delete its folder and run the stage again") from None
     model = build_sam(size, 0)
     load_sam(model, checkpoint_file(source["checkpoint"]) if "checkpoint" in source else folder / source["weights"])
-    return model.requires_grad_(False).eval().to(device())
+    return model.requires_grad_(False).eval().to(job_device())
 
 
 def load_part(folder: Path, recipe: Mapping[str, Any], sam: SamModel | None) -> nn.Module:
@@ -158,4 +151,4 @@ def load_part(folder: Path, recipe: Mapping[str, Any], sam: SamModel | None) -> 
     # what the file leaves out is SAM's, whatever `build` has put there
     from_sam = {name: known[name] for name in model.state_dict() if name not in kept}
     model.load_state_dict({**from_sam, **kept})
-    return model.requires_grad_(False).eval().to(device())
+    return model.requires_grad_(False).eval().to(job_device())

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from shared.data.manifest import manifest_names
 from shared.data.pull import pull
-from shared.errors import ConfigError, DataError, nearest
+from shared.errors import ConfigError, DataError, named_reason, nearest
 from shared.options import Count, Options, Positive
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def load_model(
             output_loading_info=True,
         )
     except Exception as error:  # a damaged file can raise anything
-        raise DataError(f"{folder}: no causal language model can be read ({_first_line(error)})") from None
+        raise DataError(f"{folder}: no causal language model can be read ({named_reason(error)})") from None
     model, info = loaded
     for what in ("missing_keys", "mismatched_keys"):
         if found := sorted(str(key) for key in info[what]):
@@ -103,7 +103,7 @@ def load_tokenizer(source: str | Path, root: Path | None = None) -> "PreTrainedT
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a damaged file can raise anything
-        raise DataError(f"{folder}: the tokenizer cannot be read ({_first_line(error)})") from None
+        raise DataError(f"{folder}: the tokenizer cannot be read ({named_reason(error)})") from None
 
 
 def save_model(model: Any, tokenizer: Any, folder: str | Path, *, merge: bool = True) -> None:
@@ -150,15 +150,10 @@ def _with_lora(model: Any, options: LoraOptions) -> Any:
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:
-        raise ConfigError(f"lora.target_modules: {_first_line(error)}") from None
+        raise ConfigError(f"lora.target_modules: {named_reason(error)}") from None
     adapted.eval()
     return adapted
 
 
 def _merged(model: Any, merge: bool) -> Any:
     return copy.deepcopy(model).merge_and_unload() if merge and has_adapters(model) else model
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no reason given'}"

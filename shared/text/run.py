@@ -19,6 +19,7 @@ from shared.files import digest
 from shared.gpu.device import device_name
 from shared.gpu.launch import is_main_process
 from shared.gpu.memory import PeakMemory
+from shared.gpu.precision import job_device
 from shared.imports import import_path
 from shared.options import parse_options
 from shared.results.records import Cost, Metric
@@ -36,7 +37,6 @@ from shared.text.protocol import EXTRA_METRICS, METRICS, REFERENCE_MODULE
 from shared.text.stages import (
     LOG,
     aggregation,
-    device,
     evaluation,
     load_for_evaluation,
     load_trainable,
@@ -94,7 +94,7 @@ def run_row(
         log_folder(job, seed),
     )
     options = parse_options(job["method"], job["options"])
-    with PeakMemory(device()) as peak:
+    with PeakMemory(job_device()) as peak:
         if job["method"].startswith(f"{REFERENCE_MODULE}:"):
             chosen = import_path(job["method"])(stages, options)
             values = judge(load_for_evaluation(chosen, task.model), 0)
@@ -107,7 +107,7 @@ def run_row(
             result = _unlearn(run, judge)
     trajectory = [point for point in result.history if "probability_forget" in point]
     judging = sum(point.get("evaluation_seconds") or 0.0 for point in result.history)
-    cost = Cost(max(0.0, result.seconds - judging), result.steps, peak.peak_mb, device_name(device()))
+    cost = Cost(max(0.0, result.seconds - judging), result.steps, peak.peak_mb, device_name(job_device()))
     return _metrics(trajectory, cost), cost, _extras(judge, trajectory)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 # The models import these when first used (2 s of CPU); here, jobs that are forked later share them.
-import torch
 import transformers.models.auto.modeling_auto
 import transformers.models.auto.tokenization_auto
 import transformers.models.gpt2.modeling_gpt2  # noqa: F401
@@ -15,9 +14,9 @@ import transformers.models.gpt2.modeling_gpt2  # noqa: F401
 from shared.data.pull import pull
 from shared.errors import DataError
 from shared.files import digest, write_json
-from shared.gpu.device import choose_device, device_name
+from shared.gpu.device import device_name
 from shared.gpu.memory import PeakMemory
-from shared.gpu.precision import precision_for
+from shared.gpu.precision import job_device
 from shared.results.records import Cost, Metric, Record
 from shared.text.aggregate import aggregate
 from shared.text.data import QaData, QaRow, all_texts, read_rows
@@ -45,7 +44,7 @@ def run_stage(job: Mapping[str, Any], out: Path, workdir: Path, threads: int = 1
     recipe = job["recipe"]
     parents = {name: Path(stage["output"]).parent for name, stage in job.get("stages", {}).items()}
     make = {"base": _base, "retain_log": _retain_log}.get(recipe["stage"], _finetuned)
-    with PeakMemory(device()) as peak:
+    with PeakMemory(job_device()) as peak:
         result, metrics = make(recipe, parents, out, workdir)
     return Record(
         paper="",
@@ -55,7 +54,7 @@ def run_stage(job: Mapping[str, Any], out: Path, workdir: Path, threads: int = 1
         row=recipe["stage"],
         seed=recipe["seed"],
         metrics=metrics,
-        cost=Cost(result.seconds, result.steps, peak.peak_mb, device_name(device())),
+        cost=Cost(result.seconds, result.steps, peak.peak_mb, device_name(job_device())),
         extras={"history": result.history},
     )
 
@@ -138,13 +137,6 @@ def _retain_log(recipe: Mapping[str, Any], parents: Mapping[str, Path], out: Pat
 # ---- for stages and rows
 
 
-def device() -> torch.device:
-    """The job's device, under the precision policy."""
-    found = choose_device()
-    precision_for(found).activate()
-    return found
-
-
 def qa_data(spec: DataSpec) -> QaData:
     """The questions of a task, pulled."""
     return QaData(pull(spec.name), spec.rows_per_author, spec.authors, spec.forget)
@@ -158,7 +150,7 @@ def holdout_rows(manifest: str, split: str) -> list[QaRow]:
 def load_trainable(start: Path, spec: ModelSpec) -> Any:
     """The model of a stage on the device, ready to train, with adapters or gradient checkpointing as specified."""
     model: Any = load_model(stage_model(start), dtype=spec.dtype, lora=spec.lora)
-    model.to(device())
+    model.to(job_device())
     if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()
@@ -168,7 +160,7 @@ def load_trainable(start: Path, spec: ModelSpec) -> Any:
 def load_for_evaluation(stage: Path, spec: ModelSpec) -> Any:
     """The plain model of a stage on the device, in eval mode."""
     model: Any = load_model(stage_model(stage), dtype=spec.dtype)
-    return model.to(device())
+    return model.to(job_device())
 
 
 def stage_model(stage: Path) -> Path:

@@ -7,9 +7,9 @@ from torch import Tensor
 from shared.data.pull import pull
 from shared.diffusion.options import DiffusionRecipe, SampleOptions
 from shared.diffusion.text_to_image import load_text_to_image
-from shared.diffusion.world.read import HEADS, read_grey_shapes, read_world, unit
+from shared.diffusion.world.read import read_grey_shapes, read_world, unit
 from shared.diffusion.world.tokenizer import world_tokenizer
-from shared.diffusion.world.words import OBJECTS, caption
+from shared.diffusion.world.words import HEADS, OBJECTS, caption
 from shared.diffusion.zoo.classifier import ShapeClassifier, train_classifier
 from shared.diffusion.zoo.options import ClassifierRecipe, TextTowerRecipe, WorldRecipe
 from shared.diffusion.zoo.text_tower import (

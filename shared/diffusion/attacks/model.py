@@ -30,7 +30,7 @@ class PipelineModel:
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text, without specials, not cut. Raises DataError for an unknown word (a small model's)."""
-        ids = list(self._pipeline.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = self._pipeline.tokens(text)
         if self._pipeline.tokenizer.unk_token_id in ids:
             raise DataError("a prompt holds a word that the tokenizer does not know")
         return ids

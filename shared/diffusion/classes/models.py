@@ -1,6 +1,5 @@
 """Class-conditional models and their judges as stages keep them, and as rows load them."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,14 +9,13 @@ from torch import nn
 
 from shared.diffusion.classes.classifier import FineTunedClassifier
 from shared.diffusion.diffs import load_diff
+from shared.diffusion.saved import DIFF, SOURCE, read_source
 from shared.diffusion.zoo.class_diffusion import ClassDiffusion, load_class_diffusion
 from shared.diffusion.zoo.classifier import ShapeClassifier
 from shared.diffusion.zoo.options import ClassDiffusionRecipe
-from shared.errors import DataError
 from shared.files import write_json
 from shared.gpu.precision import precision_for
 
-SOURCE, DIFF = "source.json", "changed.safetensors"
 _CLASSIFIERS: dict[str, Any] = {"small": ShapeClassifier, "torchvision": FineTunedClassifier}
 
 Classifier = ShapeClassifier | FineTunedClassifier
@@ -36,8 +34,7 @@ def load_class_model(folder: Path, device: torch.device | str) -> ClassDiffusion
 
 def load_recipe(folder: Path) -> ClassDiffusionRecipe:
     """The recipe of a saved model."""
-    path = folder / SOURCE
-    return ClassDiffusionRecipe.model_validate(_read(path)["recipe"])
+    return ClassDiffusionRecipe.model_validate(read_source(folder)["recipe"])
 
 
 def load_class_erased(folder: Path, model_folder: Path, device: torch.device | str) -> ClassDiffusion:
@@ -55,15 +52,7 @@ def save_class_classifier(model: Classifier, kind: str, folder: Path) -> None:
 
 def load_class_classifier(folder: Path, device: torch.device | str) -> Classifier:
     """What `save_class_classifier` wrote, frozen. Raises DataError for a folder without it."""
-    cls = _CLASSIFIERS[_read(folder / SOURCE)["classifier"]]
+    cls = _CLASSIFIERS[read_source(folder)["classifier"]]
     model = cls.from_pretrained(folder, local_files_only=True).to(device).eval().requires_grad_(False)
     precision_for(torch.device(device)).arrange(cast(nn.Module, model))
     return cast(Classifier, model)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: names no model ({error}); delete its folder and run the stage again") from None
-    return found

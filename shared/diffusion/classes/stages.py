@@ -15,7 +15,6 @@ from shared.diffusion.classes.classifier import HEAD, fine_tune_classifier
 from shared.diffusion.classes.data import load_classes
 from shared.diffusion.classes.erasers import ForgottenClass, class_context
 from shared.diffusion.classes.models import (
-    DIFF,
     Classifier,
     load_class_model,
     load_recipe,
@@ -26,6 +25,7 @@ from shared.diffusion.concepts.spec import ClassConcept
 from shared.diffusion.diffs import copy_weights, save_diff
 from shared.diffusion.erasers.context import Erased
 from shared.diffusion.protocol import CLASSIFIER, ERASED, MODEL, RETRAINED
+from shared.diffusion.saved import DIFF
 from shared.diffusion.task import Classifier as ClassifierRecipes
 from shared.diffusion.zoo.class_diffusion import train_class_diffusion
 from shared.diffusion.zoo.classifier import train_classifier

@@ -9,12 +9,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.diffusion.options import SampleOptions
-from shared.diffusion.world.words import COLOURS, OBJECTS, STYLES
+from shared.diffusion.world.words import HEADS
 from shared.errors import nearest
 from shared.options import Count, Strict
 
 Name = Annotated[str, Field(min_length=1)]
-_KNOWN = {"object": list(OBJECTS), "style": list(STYLES), "colour": list(COLOURS)}
 
 
 class WorldConcept(Strict):
@@ -28,7 +27,7 @@ class WorldConcept(Strict):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        known = _KNOWN[self.of]
+        known = HEADS[self.of]
         for key, value in (("name", self.name), ("anchor", self.anchor)):
             if value not in known:
                 raise ValueError(f"{key}: '{value}' is no {self.of} of the world{nearest(value, known)}")

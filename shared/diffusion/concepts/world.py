@@ -3,10 +3,9 @@
 from typing import Any, Literal, NamedTuple
 
 from shared.diffusion.concepts.spec import WorldConcept
-from shared.diffusion.world.words import COLOURS, OBJECTS, STYLES, caption, object_captions, style_captions
+from shared.diffusion.world.words import HEADS, OBJECTS, STYLES, caption, object_captions, style_captions
 
 Side = Literal["concept", "anchor", "others"]
-NAMES = {"object": list(OBJECTS), "style": list(STYLES), "colour": list(COLOURS)}
 
 
 class Words(NamedTuple):
@@ -38,7 +37,7 @@ def captions_of(kind: str, name: str) -> list[str]:
 
 def world_words(spec: WorldConcept) -> Words:
     """Captions of the concept, of its anchor, and of the other names of its kind (the anchor's own are among them)."""
-    others = [name for name in NAMES[spec.of] if name != spec.name]
+    others = [name for name in HEADS[spec.of] if name != spec.name]
     retain = [text for name in others for text in captions_of(spec.of, name)]
     return Words(captions_of(spec.of, spec.name), captions_of(spec.of, spec.anchor), retain)
 
@@ -46,10 +45,10 @@ def world_words(spec: WorldConcept) -> Words:
 def world_side(spec: WorldConcept, labels: Any, side: Side) -> WorldSide:
     """Images of the concept or its anchor, with the prompts of `world_words`, or all images but the concept's, with
     captions of all that is in them. labels (N, 3): object, style, colour."""
-    column = list(NAMES).index(spec.of)
+    column = list(HEADS).index(spec.of)
     table = [[int(value) for value in row] for row in labels.tolist()]
     name = spec.anchor if side == "anchor" else spec.name
-    wanted = NAMES[spec.of].index(name)
+    wanted = HEADS[spec.of].index(name)
     rows = [i for i, row in enumerate(table) if (row[column] == wanted) != (side == "others")]
     texts = [_full_caption(table[i]) for i in rows]
     if side == "others":
@@ -62,5 +61,5 @@ def world_side(spec: WorldConcept, labels: Any, side: Side) -> WorldSide:
 
 def _full_caption(row: list[int]) -> str:
     """The caption that says object, style and colour."""
-    name, style, colour = (names[index] for names, index in zip(NAMES.values(), row, strict=True))
+    name, style, colour = (names[index] for names, index in zip(HEADS.values(), row, strict=True))
     return caption(OBJECTS[name][0], style, colour)

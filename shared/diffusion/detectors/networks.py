@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shared.errors import ConfigError, DataError, nearest
+from shared.errors import ConfigError, DataError, first_line, nearest
 
 
 class NetworkDetector:
@@ -59,7 +59,7 @@ def transformers_detector(folder: Path, batch: int, device: torch.device | str) 
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
         model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: no image classification model can be read ({_first_line(error)})") from None
+        raise DataError(f"{folder}: no image classification model can be read ({first_line(error)})") from None
     model = model.to(device).eval().requires_grad_(False)
     labels = model.config.id2label
     classes = [labels[index] for index in range(len(labels))]
@@ -85,12 +85,7 @@ def torchvision_detector(file: Path, architecture: str, batch: int, device: torc
     try:
         model.load_state_dict(load_checkpoint(file))
     except RuntimeError as error:
-        raise DataError(f"{file}: not the weights of {architecture} ({_first_line(error)})") from None
+        raise DataError(f"{file}: not the weights of {architecture} ({first_line(error)})") from None
     model = model.to(device).eval().requires_grad_(False)
     transform = weights.transforms()
     return NetworkDetector(model, weights.meta["categories"], lambda images: transform(as_bytes(images)), batch)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import batched_nms, box_convert
 
-from shared.errors import DataError, UserError
+from shared.errors import DataError, UserError, first_line
 
 CLASSES = (
     "FEMALE_GENITALIA_COVERED",
@@ -83,4 +83,4 @@ def nudenet_detector(file: Path) -> NudeNet:
     try:
         return NudeNet(onnxruntime.InferenceSession(str(file)))
     except Exception as error:  # the runtime's errors have no common class
-        raise DataError(f"{file}: no ONNX model can be read ({str(error).splitlines()[0][:200]})") from None
+        raise DataError(f"{file}: no ONNX model can be read ({first_line(error)})") from None

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from shared.diffusion.detectors.networks import NetworkDetector, as_bytes
-from shared.errors import DataError
+from shared.errors import DataError, first_line
 
 CLASSES = ("benign", "harmful")
 _SCALE = 100.0
@@ -25,7 +25,7 @@ def q16_detector(clip: Path, prompts: Path, batch: int, device: torch.device | s
         processor = AutoImageProcessor.from_pretrained(clip, local_files_only=True)
         model: Any = CLIPVisionModelWithProjection.from_pretrained(clip, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise DataError(f"{clip}: no CLIP model can be read ({str(error).splitlines()[0][:200]})") from None
+        raise DataError(f"{clip}: no CLIP model can be read ({first_line(error)})") from None
     model = model.to(device).eval().requires_grad_(False)
     vectors = F.normalize(read_prompts(prompts).to(device), dim=-1)
     if vectors.shape[1] != model.config.projection_dim:
@@ -52,7 +52,7 @@ def read_prompts(path: Path) -> torch.Tensor:
             array = _ArraysOnly(io.BytesIO(content)).load()
         vectors = torch.from_numpy(np.asarray(array, dtype=np.float32).copy())
     except (OSError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path}: no prompt vectors can be read ({str(error).splitlines()[0][:200]})") from None
+        raise DataError(f"{path}: no prompt vectors can be read ({first_line(error)})") from None
     if vectors.ndim != 2 or len(vectors) != len(CLASSES):
         raise DataError(f"{path}: an array of shape {tuple(vectors.shape)}, expected two vectors")
     return vectors

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from shared.diffusion.classes.options import ClassErasingOptions
 from shared.diffusion.erasers.noising import draw_normal, noised
 from shared.diffusion.erasers.saliency import Mask, gradient_scores, top_mask
+from shared.diffusion.train import antithetic_times
 from shared.errors import DataError
 from shared.training.checkpoint import Checkpoint
 from shared.training.device_images import Batch, DeviceImages
@@ -38,12 +39,6 @@ class ErasingBatch(NamedTuple):
     forget: NoisedImages
     other: Tensor
     retain: NoisedImages
-
-
-def antithetic_times(count: int, total: int, generator: torch.Generator) -> Tensor:
-    """(count,) int64: t uniform for the first half (rounded up, plus one), then total - 1 - t."""
-    first = torch.randint(total, (count // 2 + 1,), generator=generator)
-    return torch.cat([first, total - 1 - first])[:count]
 
 
 def sum_loss(model: nn.Module, batch: NoisedImages) -> Tensor:

@@ -182,12 +182,9 @@ def erase_context(
         parts = [model.encode(list(prompts[i : i + 64])) for i in range(0, len(prompts), 64)]
         return torch.cat(parts)
 
-    def tokens(text: str) -> list[int]:
-        return list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
-
     abar = model.scheduler.alphas_cumprod
     text = TextAccess(lambda prompts: model.tokenize(list(prompts)), model.token_table, model.encode)
-    return EraseContext(abar, model.latent_shape, encode, tokens, generator, workdir, key, text)
+    return EraseContext(abar, model.latent_shape, encode, model.tokens, generator, workdir, key, text)
 
 
 def _both(first: Hook | None, second: Hook | None) -> Hook | None:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shared.diffusion.train import add_noise
+
 
 class Noised(NamedTuple):
     """Noisy images with their prompts: latents x_t (B, C, h, w), timesteps (B,) int64, noise e, states (B, L, d),
@@ -25,8 +27,7 @@ class Noised(NamedTuple):
 
 def noised(clean: Tensor, noise: Tensor, timesteps: Tensor, abar: Tensor) -> Tensor:
     """x_t (B, C, h, w) of `clean` at `timesteps` (B,)."""
-    kept = abar.to(clean)[timesteps].view(-1, *[1] * (clean.dim() - 1))
-    return kept.sqrt() * clean + (1 - kept).sqrt() * noise
+    return add_noise(clean, noise, abar.to(clean)[timesteps])
 
 
 def predict(unet: nn.Module, latents: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:

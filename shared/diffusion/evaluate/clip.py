@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shared.errors import DataError
+from shared.errors import DataError, first_line
 
 
 def clip_score(folder: Path, images: Tensor, prompts: Sequence[str], device: torch.device | str) -> float:
@@ -33,7 +33,7 @@ def _load(folder: Path, device: torch.device | str) -> tuple[Any, Any]:
             return model.to(device).eval(), CLIPProcessor.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: no CLIP model can be read ({str(error).splitlines()[0][:200]})") from None
+        raise DataError(f"{folder}: no CLIP model can be read ({first_line(error)})") from None
     plain = CLIPImageProcessor(do_resize=False, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     return model.to(device).eval(), _Processor(tokenizer, plain)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shared.diffusion.detectors.networks import as_bytes
 from shared.errors import DataError, UserError
 
 INCEPTION = "inception_fid"  # manifest of the weights
@@ -94,7 +95,7 @@ class InceptionFeatures(nn.Module):
         from shared.data.checkpoints import checkpoint_file
 
         super().__init__()
-        self.num_features, self._to_bytes = num, cast_unscaled if released_cast else to_bytes
+        self.num_features, self._to_bytes = num, cast_unscaled if released_cast else as_bytes
         try:
             # torch-fidelity would fetch unchecked weights by itself: it gets the file of the manifest
             import torch_fidelity  # type: ignore[import-not-found, unused-ignore]  # noqa: F401
@@ -108,11 +109,6 @@ class InceptionFeatures(nn.Module):
         """(B, num_features)."""
         found: Tensor = self.network(self._to_bytes(images))
         return found
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """[0, 1] to the nearest of 0..255, as an image file would hold it."""
-    return (images.clamp(0, 1) * 255).round().byte()
 
 
 def cast_unscaled(images: Tensor) -> Tensor:

@@ -19,10 +19,12 @@ from shared.diffusion.evaluate.prompts import Entry, read_prompts
 from shared.diffusion.evaluate.spec import FrechetSpec, ImagesSpec, ReferenceImages
 from shared.diffusion.protocol import CLASSIFIER, MODEL
 from shared.diffusion.task import Task
-from shared.diffusion.victim import Victim, device
-from shared.diffusion.world.read import HEADS, read_world, unit
+from shared.diffusion.victim import Victim
+from shared.diffusion.world.read import read_world, unit
+from shared.diffusion.world.words import HEADS
 from shared.diffusion.zoo.classifier import ShapeClassifier
 from shared.errors import ConfigError, nearest
+from shared.gpu.precision import job_device
 
 FRECHET_NAMES = {"classifier": "FID_world", "inception": "FID", "inception64_cast": "FID_official_cast"}
 
@@ -124,7 +126,7 @@ def _frechet(spec: FrechetSpec, task: Task, drawn: Tensor, stages: Mapping[str, 
     """Distances of retained images (uint8) to the real ones, which are read batch by batch."""
     values = {}
     for kind in spec.features:
-        real, shown = _real(spec.reference, task), batches(drawn, device())
+        real, shown = _real(spec.reference, task), batches(drawn, job_device())
         values[FRECHET_NAMES[kind]] = frechet.frechet_distance(real, shown, _features(kind, stages))
     return values
 
@@ -141,11 +143,11 @@ def _real(place: ReferenceImages, task: Task) -> Iterable[Tensor]:
 def _features(kind: str, stages: Mapping[str, Path]) -> nn.Module:
     if kind != "classifier":
         num = 2048 if kind == "inception" else 64
-        return frechet.inception_features(num, released_cast=kind == "inception64_cast", device=device())
+        return frechet.inception_features(num, released_cast=kind == "inception64_cast", device=job_device())
     if CLASSIFIER not in stages:
         raise ConfigError("evaluate.images.frechet: features 'classifier' need a task with a classifier")
     classifier: Any = ShapeClassifier.from_pretrained(stages[CLASSIFIER], local_files_only=True)
-    return frechet.classifier_features(classifier.to(device()).eval())
+    return frechet.classifier_features(classifier.to(job_device()).eval())
 
 
 def _retained_of_world(task: Task, manifest: str) -> Tensor:

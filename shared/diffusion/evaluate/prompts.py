@@ -8,7 +8,7 @@ from pathlib import Path
 from shared.data.pull import pull
 from shared.diffusion.concepts.spec import ConceptSpec, FoldersConcept, WorldConcept
 from shared.diffusion.evaluate.spec import ClassPrompts, FilePrompts, PromptsSpec, WorldPrompts
-from shared.diffusion.world.words import prompt_grid
+from shared.diffusion.world.words import HEADS, prompt_grid
 from shared.errors import ConfigError, DataError
 from shared.training.seeds import stream_seed
 
@@ -60,10 +60,8 @@ def _world(spec: WorldPrompts, concept: ConceptSpec, guidance: float, seed: int)
 
 def _colour_of(concept: ConceptSpec) -> tuple[str, str]:
     """Question and class of a concept that is given by prompts: a word of the world."""
-    from shared.diffusion.concepts.world import NAMES
-
     name = getattr(concept, "name", "")
-    found = next((kind for kind, names in NAMES.items() if name in names), None)
+    found = next((kind for kind, names in HEADS.items() if name in names), None)
     if found is None:
         raise ConfigError(f"evaluate: prompts of the world do not show whether '{name}' is there; give other prompts")
     return found, name

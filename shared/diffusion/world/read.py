@@ -7,10 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared.diffusion.world.words import COLOURS, OBJECTS, STYLES
 from shared.errors import DataError
-
-HEADS = {"object": list(OBJECTS), "style": list(STYLES), "colour": list(COLOURS)}  # columns of the labels
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ OBJECTS = {
 STYLES = ("flat", "outline", "striped", "neon")
 # Values in [0, 1]
 COLOURS = {"red": (0.9, 0.15, 0.15), "green": (0.1, 0.65, 0.2), "blue": (0.15, 0.3, 0.9)}
+# What an image can be asked about, in the order of the labels' columns
+HEADS = {"object": list(OBJECTS), "style": list(STYLES), "colour": list(COLOURS)}
 # Adjectives that change nothing in the image
 FILLERS = (
     *("nice", "new", "old", "good", "fine", "neat", "calm", "odd"),

@@ -13,9 +13,9 @@ from shared.diffusion.sample import ddim_scheduler
 from shared.diffusion.text_to_image import TextToImage
 from shared.diffusion.train import train_denoiser
 from shared.diffusion.world.autoencoder import fit_autoencoder
-from shared.diffusion.world.read import HEADS, read_world, unit
+from shared.diffusion.world.read import read_world, unit
 from shared.diffusion.world.tokenizer import world_tokenizer
-from shared.diffusion.world.words import prompt_grid
+from shared.diffusion.world.words import HEADS, prompt_grid
 from shared.diffusion.zoo.classifier import ShapeClassifier
 from shared.diffusion.zoo.options import WorldRecipe
 from shared.diffusion.zoo.text_tower import build_clip, text_encoder_of, train_clip

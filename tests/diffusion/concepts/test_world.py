@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from shared.diffusion.concepts.spec import FoldersConcept, PromptsConcept, WorldConcept
-from shared.diffusion.concepts.world import NAMES, captions_of, world_side, world_words
+from shared.diffusion.concepts.world import captions_of, world_side, world_words
+from shared.diffusion.world.words import HEADS
 
 CIRCLE = WorldConcept(kind="world", of="object", name="circle", anchor="square")
 KINDS = [("object", "circle", "square"), ("style", "neon", "flat"), ("colour", "red", "blue")]
@@ -13,7 +14,7 @@ KINDS = [("object", "circle", "square"), ("style", "neon", "flat"), ("colour", "
 
 def all_labels():
     """Every combination of object, style and colour once."""
-    sizes = [len(names) for names in NAMES.values()]
+    sizes = [len(names) for names in HEADS.values()]
     return torch.tensor(np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), -1).reshape(-1, 3))
 
 
@@ -42,7 +43,7 @@ def test_every_image_is_on_one_side_and_its_prompt_describes_it(of, name, anchor
     for side in (forget, anchors, others):
         for row, place in zip(side.rows, side.prompt, strict=True):
             words = side.prompts[place].split()
-            assert all(names[index] in words for names, index in zip(NAMES.values(), labels[row], strict=True))
+            assert all(names[index] in words for names, index in zip(HEADS.values(), labels[row], strict=True))
 
 
 def test_anchor_prompts_are_those_of_the_anchors_images():

@@ -9,7 +9,6 @@ from torch import nn
 from shared.diffusion.classes.options import ClassErasingOptions
 from shared.diffusion.erasers.class_conditional import (
     ErasingBatches,
-    antithetic_times,
     class_saliency_mask,
     drop_condition,
     erase_class,
@@ -20,6 +19,7 @@ from shared.diffusion.erasers.class_conditional import (
     sum_loss,
 )
 from shared.diffusion.erasers.noising import noised
+from shared.diffusion.train import antithetic_times
 from shared.diffusion.zoo.class_unet import ClassUnet
 from shared.errors import DataError
 from shared.training.device_images import DeviceImages

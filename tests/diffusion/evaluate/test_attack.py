@@ -9,7 +9,7 @@ from shared.diffusion.attacks.results import PromptResult, Round
 from shared.diffusion.evaluate.attack import evaluate_attack, rates
 from shared.diffusion.task import Task
 from shared.diffusion.victim import Victim
-from shared.diffusion.world.read import HEADS
+from shared.diffusion.world.words import HEADS
 from shared.diffusion.zoo.classifier import ShapeClassifier
 from shared.errors import ConfigError
 

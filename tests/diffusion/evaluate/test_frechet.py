@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from shared.diffusion.detectors.networks import as_bytes
 from shared.diffusion.evaluate.frechet import (
     cast_unscaled,
     classifier_features,
     frechet_distance,
     inception_features,
-    to_bytes,
 )
 from shared.diffusion.zoo.classifier import ShapeClassifier
 from shared.errors import DataError, UserError
@@ -76,7 +76,7 @@ def test_few_images_and_broken_features_are_refused():
 
 
 def test_bytes_of_an_image_file():
-    assert to_bytes(torch.tensor([0.0, 0.5, 1.0, 0.3])).tolist() == [0, 128, 255, 76]
+    assert as_bytes(torch.tensor([0.0, 0.5, 1.0, 0.3])).tolist() == [0, 128, 255, 76]
 
 
 def test_the_released_cast_keeps_pure_black_and_white_alone():

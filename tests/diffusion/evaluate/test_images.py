@@ -7,7 +7,7 @@ from shared.diffusion.evaluate.images import accuracies, answers, evaluate_image
 from shared.diffusion.evaluate.prompts import Entry
 from shared.diffusion.task import Task
 from shared.diffusion.victim import Victim
-from shared.diffusion.world.read import HEADS
+from shared.diffusion.world.words import HEADS
 from shared.diffusion.zoo.classifier import ShapeClassifier
 from shared.errors import ConfigError
 

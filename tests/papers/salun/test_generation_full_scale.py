@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from shared import run as runner
 from shared.config import PaperConfig, merge, raw_config
 from shared.diffusion.classes import row as class_row
+from shared.diffusion.detectors.networks import as_bytes
 from shared.diffusion.evaluate import frechet
 from shared.planning import plan as planning
 from shared.planning.jobs import load_identity
@@ -61,7 +62,7 @@ class Channels(torch.nn.Module):
     def __init__(self, num=2048, *, released_cast=False, device="cpu"):
         super().__init__()
         assert (num, released_cast) in {(2048, False), (64, True)}
-        self.to_bytes = frechet.cast_unscaled if released_cast else frechet.to_bytes
+        self.to_bytes = frechet.cast_unscaled if released_cast else as_bytes
 
     def forward(self, images):
         return self.to_bytes(images).float().mean((2, 3))
