@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 
 from shared.diffusion.detectors.networks import as_bytes
 from shared.errors import DataError, UserError
@@ -24,8 +25,6 @@ def frechet_distance(
 
     Raises DataError for fewer than two images on a side, or features that are not finite.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
     wide = _Wide(features)
     metric = FrechetInceptionDistance(feature=wide).to(wide.device)
     for images, is_real in ((real, True), (drawn, False)):
@@ -90,8 +89,6 @@ class InceptionFeatures(nn.Module):
     """See `inception_features`."""
 
     def __init__(self, num: int, released_cast: bool) -> None:
-        from torchmetrics.image.fid import NoTrainInceptionV3
-
         from shared.data.checkpoints import checkpoint_file
 
         super().__init__()
