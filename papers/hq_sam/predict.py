@@ -23,51 +23,40 @@ from typing import Any
 
 import numpy as np
 
-from shared.errors import DataError, UserError
-from shared.files import atomic_path, write_json
+from shared.errors import DataError
+from shared.files import write_json
 from shared.segmentation.coco import encode
-from shared.segmentation.overlays import draw_contours, png
 from shared.segmentation.pictures import read_image
 from shared.segmentation.samples import Array
-
-_OVERLAY = 512  # pixels of the longer side that a small image is enlarged to, at most
+from shared.segmentation.tool import answered, mask_picture, overlay_picture, report_saved, tool_parser, write_files
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; the exit code is 0, or 2 after one line that says what is wrong."""
     arguments = _parse(argv)
-    try:
-        boxes = [_numbers(text, "--box", (4,), "x0,y0,x1,y1") for text in arguments.box]
-        points = [_numbers(text, "--point", (2, 3), "x,y or x,y,0 or x,y,1") for text in arguments.point]
-        image = None if arguments.image is None else read_image(arguments.image)
-        if image is not None:
-            check_prompts(boxes, points, image.shape[:2])
-        prompted = _prompted(arguments)
-        if image is not None:
-            masks, scores = _masks(prompted, image, boxes, points)
-            files = write_results(image, masks, scores, arguments.image, arguments.out)
-            print(f"{arguments.image}: {len(masks)} mask{'s' * (len(masks) > 1)} -> {', '.join(map(str, files))}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return answered(lambda: _work(arguments))
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    boxes = [_numbers(text, "--box", (4,), "x0,y0,x1,y1") for text in arguments.box]
+    points = [_numbers(text, "--point", (2, 3), "x,y or x,y,0 or x,y,1") for text in arguments.point]
+    image = None if arguments.image is None else read_image(arguments.image)
+    if image is not None:
+        check_prompts(boxes, points, image.shape[:2])
+    prompted = _prompted(arguments)
+    if image is not None:
+        masks, scores = _masks(prompted, image, boxes, points)
+        files = write_results(image, masks, scores, arguments.image, arguments.out)
+        print(f"{arguments.image}: {len(masks)} mask{'s' * (len(masks) > 1)} -> {', '.join(map(str, files))}")
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m papers.hq_sam.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("papers.hq_sam.predict", __doc__)
     parser.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="PNG, JPEG, TIFF or BMP")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="FILE, or JOB")
     parser.add_argument("--box", action="append", default=[], metavar="x0,y0,x1,y1", help="may be given several times")
     parser.add_argument("--point", action="append", default=[], metavar="x,y[,0|1]", help="may be given several times")
-    parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder of the results (predictions)")
     parser.add_argument("--hq-token-only", action="store_true", help="the HQ token's mask alone, not added to SAM's")
     parser.add_argument("--multimask", action="store_true", help="SAM's best of three masks; for a single point")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the model to one .safetensors file")
-    parser.add_argument("--seed", type=int, help="seed of a JOB that has several (its first)")
     arguments = parser.parse_args(argv)
     if arguments.image is None and arguments.save is None:
         parser.error("give an IMAGE, or --save FILE")
@@ -127,7 +116,7 @@ def _prompted(arguments: argparse.Namespace) -> Any:
     prompted = Prompted(found.model, decode, multimask)
     if arguments.save is not None:
         save(prompted, arguments.save)
-        print(f"{arguments.save}: {arguments.save.stat().st_size / 2**20:.1f} MiB")
+        report_saved(arguments.save)
     return prompted
 
 
@@ -153,17 +142,8 @@ def write_results(image: Array, masks: Array, scores: Array, path: Path, folder:
 
     image: (H, W, 3) uint8; masks: (n, H, W) bool; scores: (n,). path: of the image, for names.
     """
-    scale = max(1, _OVERLAY // max(image.shape[:2]))
-    files = {
-        folder / f"{path.stem}_mask{number}.png": png(np.repeat(mask[..., None], 3, 2) * np.uint8(255), 2)
-        for number, mask in enumerate(masks, 1)
-    }
-    # a contour is one pixel wide: what lies outside of all masks is darkened as well
-    dimmed = np.where(np.asarray(masks.any(0))[..., None], image, image // 2)
-    files[folder / f"{path.stem}_overlay.png"] = png(draw_contours(dimmed, masks, scale))
-    for target, content in files.items():
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(content)
+    pictures = {folder / f"{path.stem}_mask{number}.png": mask_picture(mask) for number, mask in enumerate(masks, 1)}
+    files = write_files({**pictures, folder / f"{path.stem}_overlay.png": overlay_picture(image, masks)})
     document = folder / f"{path.stem}.json"
     write_json(document, coco_file(masks, scores, path.name))
     return [*files, document]

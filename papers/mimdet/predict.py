@@ -18,48 +18,40 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.errors import DataError, UserError
-from shared.files import atomic_path, write_json
+from shared.errors import DataError
+from shared.files import write_json
 from shared.segmentation.coco import encode
 from shared.segmentation.overlays import png
 from shared.segmentation.pictures import read_image
 from shared.segmentation.samples import Array
+from shared.segmentation.tool import answered, enlargement, report_saved, tool_parser, write_files
 
 if TYPE_CHECKING:
     from shared.detection.detect import Detections
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-_DRAWN = 512  # pixels of the longer side that a small image is enlarged to, at most
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; the exit code is 0, or 2 after a line for everything that is wrong."""
     arguments = _parse(argv)
-    try:
-        paths = [] if arguments.folder is None else images_in(arguments.folder)
-        ready = _ready(arguments)
-        if paths:
-            done, count = write_results(ready, paths, arguments.out, arguments.score)
-            print(f"{done} images, {count} objects of at least {arguments.score:g} -> {arguments.out}")
-            return 0 if done == len(paths) else 2
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return answered(lambda: _work(arguments))
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    paths = [] if arguments.folder is None else images_in(arguments.folder)
+    ready = _ready(arguments)
+    if not paths:
+        return 0
+    done, count = write_results(ready, paths, arguments.out, arguments.score)
+    print(f"{done} images, {count} objects of at least {arguments.score:g} -> {arguments.out}")
+    return 0 if done == len(paths) else 2
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m papers.mimdet.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("papers.mimdet.predict", __doc__)
     parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="of PNG, JPEG, TIFF or BMP images")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="FILE, or JOB")
-    parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder of the results (predictions)")
     parser.add_argument("--score", type=float, default=0.5, help="of objects that are drawn (0.5); the file has all")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the detector to one .safetensors file")
-    parser.add_argument("--seed", type=int, help="seed of a JOB that has several (its first)")
     arguments = parser.parse_args(argv)
     if arguments.folder is None and arguments.save is None:
         parser.error("give a FOLDER, or --save FILE")
@@ -86,7 +78,7 @@ def _ready(arguments: argparse.Namespace) -> Any:
     ready = load(arguments.checkpoint, job_device(), arguments.seed)
     if arguments.save is not None:
         save(ready, arguments.save)
-        print(f"{arguments.save}: {arguments.save.stat().st_size / 2**20:.1f} MiB")
+        report_saved(arguments.save)
     return ready
 
 
@@ -113,8 +105,7 @@ def write_results(ready: Any, paths: list[Path], folder: Path, score: float) -> 
         document["images"].append({"id": number, "file_name": path.name, "height": height, "width": width})
         document["annotations"] += annotations(found, number, len(document["annotations"]))
         picture = draw(*enlarged(image, found), score, form.classes)
-        with atomic_path(folder / f"{path.name}.png") as temporary:
-            temporary.write_bytes(png(picture))
+        write_files({folder / f"{path.name}.png": png(picture)})
         count += len(found.above(score))
     write_json(folder / "detections.json", document)
     return len(document["images"]), count
@@ -143,7 +134,7 @@ def enlarged(image: Array, found: "Detections") -> tuple[Array, "Detections"]:
     """A small picture and what was found in it, larger by a whole factor."""
     from shared.detection.detect import Detections
 
-    factor = max(1, _DRAWN // max(image.shape[:2]))
+    factor = enlargement(image)
     masks = found.masks.repeat(factor, 1).repeat(factor, 2)
     larger = Detections(found.boxes * np.float32(factor), found.scores, found.classes, masks)
     return image.repeat(factor, 0).repeat(factor, 1), larger

@@ -20,59 +20,42 @@ from typing import Any
 
 import numpy as np
 
-from shared.errors import DataError, UserError
-from shared.files import atomic_path, write_json
+from shared.errors import DataError
+from shared.files import write_json
 from shared.segmentation.coco import encode
 from shared.segmentation.overlays import draw_contours, png
 from shared.segmentation.pictures import read_image
 from shared.segmentation.predictors import Segmented, Segmenter
 from shared.segmentation.samples import Array, Instances
+from shared.segmentation.tool import answered, enlargement, report_saved, result_names, tool_parser, write_files
 
 _MOST = np.iinfo(np.uint16).max
-_OVERLAY = 512  # pixels of the longer side that a small image is enlarged to, at most
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; the exit code is 0, or 2 after one line that says what is wrong."""
     arguments = _parse(argv)
-    try:
-        names = _names(arguments.images)
-        segmenter = _segmenter(arguments)
-        for name, path in zip(names, arguments.images, strict=True):
-            image = read_image(path)
-            found = segmenter.segment(image)
-            files = write_results(found, image, name, path.name, arguments.out)
-            number = f"{len(found.classes)} nuclei" if len(found.classes) else "no nuclei, so the files are empty"
-            print(f"{path}: {number} -> {', '.join(map(str, files))}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return answered(lambda: _work(arguments))
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    names = result_names(arguments.images)
+    segmenter = _segmenter(arguments)
+    for name, path in zip(names, arguments.images, strict=True):
+        image = read_image(path)
+        found = segmenter.segment(image)
+        files = write_results(found, image, name, path.name, arguments.out)
+        number = f"{len(found.classes)} nuclei" if len(found.classes) else "no nuclei, so the files are empty"
+        print(f"{path}: {number} -> {', '.join(map(str, files))}")
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m papers.promptnucseg.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("papers.promptnucseg.predict", __doc__)
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="PNG, JPEG, TIFF or BMP")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="FILE, or JOB")
-    parser.add_argument("--out", type=Path, default=Path("predictions"), help="folder of the results (predictions)")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write both networks to one .safetensors file")
-    parser.add_argument("--seed", type=int, help="seed of a JOB that has several (its first)")
     arguments = parser.parse_args(argv)
     if not arguments.images and not arguments.save:
         parser.error("give an IMAGE, or --save FILE")
     return arguments
-
-
-def _names(images: list[Path]) -> list[str]:
-    """Stems of the images, which name their results."""
-    names = [path.stem for path in images]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise DataError(f"two images are called '{twice}', and so would be their results; run them one by one")
-    return names
 
 
 def _segmenter(arguments: argparse.Namespace) -> Segmenter:
@@ -92,7 +75,7 @@ def _segmenter(arguments: argparse.Namespace) -> Segmenter:
         )
     if arguments.save:
         save_checkpoint(parts, options, arguments.save)
-        print(f"{arguments.save}: {arguments.save.stat().st_size / 2**20:.1f} MiB")
+        report_saved(arguments.save)
     return promptnucseg(parts, options, None)
 
 
@@ -104,11 +87,8 @@ def write_results(found: Segmented, image: Array, name: str, file_name: str, fol
     if len(found.classes) > _MOST:
         raise DataError(f"{file_name}: {len(found.classes)} nuclei, but a mask of 16 bits holds {_MOST}; cut the image")
     mask, overlay, document = (folder / f"{name}{end}" for end in ("_mask.png", "_overlay.png", ".json"))
-    scale = max(1, _OVERLAY // max(image.shape[:2]))
-    picture = draw_contours(image, Instances(found.labels, found.classes), scale)
-    for path, content in ((mask, mask_png(found.labels)), (overlay, png(picture))):
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
+    picture = draw_contours(image, Instances(found.labels, found.classes), enlargement(image))
+    write_files({mask: mask_png(found.labels), overlay: png(picture)})
     write_json(document, coco_file(found, file_name))
     return [mask, overlay, document]
 

@@ -152,8 +152,9 @@ class SegicTraining(Assembly):
 
     semantic: training sets with classes: target and example are two images of a class. instances: sets with objects:
     both are views of one image. All sets are drawn from with equal probability. classes: only these, of semantic sets
-    and of instances alike; None: all. augment: "jitter": large-scale jitter of semantic pairs, random crops and colours
-    of instances; "mirror": only mirroring, whereupon features are computed once. most_objects: of an instance pair.
+    and of instances alike; None: all. pure: images that show any other class are left out, too. augment: "jitter":
+    large-scale jitter of semantic pairs, random crops and colours of instances; "mirror": only mirroring, whereupon
+    features are computed once. most_objects: of an instance pair.
 
     schedule: "multistep" multiplies the rate by 0.1 at each of the `milestones` (epochs); "cosine": from 0 over the
     share `warmup` up, and down to 0. points: of each mask that the loss reads. reversion: the found mask becomes the
@@ -171,6 +172,7 @@ class SegicTraining(Assembly):
     semantic: list[str] = ["train"]
     instances: list[str] = []
     classes: Names | None = None
+    pure: bool = False
     augment: Literal["jitter", "mirror"] = "jitter"
     most_objects: Count = 19
 

@@ -19,11 +19,12 @@ from papers.segic.text import INSTANCES, UNNAMED, TextEncoder, class_text, text_
 from shared.gpu.precision import precision_for
 from shared.segmentation.context import Context
 from shared.segmentation.episodes.open import class_source
-from shared.segmentation.episodes.source import EpisodeSource, class_numbers
+from shared.segmentation.episodes.source import ClassSource, EpisodeSource, class_numbers, pure_images
 from shared.segmentation.object_prompts import object_boxes
 from shared.segmentation.sam.decoder import Masks
 from shared.segmentation.sam.model import SamModel
 from shared.segmentation.steps import Steps, plan_epoch
+from shared.segmentation.views import Subset
 from shared.training.optim import make_optimizer
 from shared.training.options import OptimizerOptions, ScheduleOptions
 
@@ -79,20 +80,24 @@ def training_sets(options: SegicTraining, context: Context) -> list[Pairs]:
     side, mirror = options.backbone.image, options.augment == "mirror"
     sets: list[Pairs] = []
     for name in options.semantic:
-        source = class_source(context.data[name], context.source(name))
-        episodes = EpisodeSource(source, options.classes, by_image=True)
+        episodes = EpisodeSource(_by_class(name, context), options.classes, by_image=True, pure=options.pure)
         sets.append(SemanticPairs(episodes, len(sets), side, mirror))
     for name in options.instances:
-        kept = _class_numbers(name, options, context)
-        sets.append(InstancePairs(context.source(name), len(sets), side, mirror, options.most_objects, kept))
+        source, kept = context.source(name), _class_numbers(name, options, context)
+        if options.pure and kept is not None:
+            source = Subset(source, pure_images(_by_class(name, context), sorted(kept)))
+        sets.append(InstancePairs(source, len(sets), side, mirror, options.most_objects, kept))
     return sets
+
+
+def _by_class(name: str, context: Context) -> ClassSource:
+    return class_source(context.data[name], context.source(name))
 
 
 def _class_numbers(name: str, options: SegicTraining, context: Context) -> frozenset[int] | None:
     if options.classes is None:
         return None
-    source = class_source(context.data[name], context.source(name))
-    return frozenset(class_numbers(source, options.classes))
+    return frozenset(class_numbers(_by_class(name, context), options.classes))
 
 
 class Direction(NamedTuple):

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from shared.results.figure import Figure
 from shared.results.gather import cell_records
+from shared.results.settings import settings
 from shared.results.spec import parse_spec
-from shared.segmentation.figures import MOST_SETTINGS, Setting, overlays, settings
+from shared.segmentation.figures import MOST_SETTINGS, PicturedSetting, overlays
 
 if TYPE_CHECKING:
     import pandas
@@ -18,7 +19,7 @@ def figures(tables: "pandas.DataFrame", spec: dict[str, Any]) -> list[Figure]:
     """Image, detections of the rows, truth: best, median and worst image of the first settings of each experiment."""
     drawn: list[Figure] = []
     pictured: dict[str, int] = {}
-    for setting in settings(parse_spec(spec), cell_records(spec)):
+    for setting in settings(parse_spec(spec), cell_records(spec), PicturedSetting):
         if not setting.shows(*PICTURED) or pictured.get(setting.experiment, 0) >= MOST_SETTINGS:
             continue
         figure = overlays(setting, PICTURED)
@@ -28,7 +29,7 @@ def figures(tables: "pandas.DataFrame", spec: dict[str, Any]) -> list[Figure]:
     return drawn
 
 
-def _threshold(setting: Setting) -> str:
+def _threshold(setting: PicturedSetting) -> str:
     """What a viewer must know of the detections in the pictures."""
     shown = setting.rows[setting.panels[-1]][0].extras["shown"]
     return f"Detections are shown from a score of {shown:g} on; a mask IoU of 1 is every object and nothing else."

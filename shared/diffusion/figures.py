@@ -12,8 +12,8 @@ from shared.diffusion.evaluate.pictures import GROUPS, Picture, unpack
 from shared.results.figure import COLOURS, INK, Figure, Listing, drawing, plain, svg_of
 from shared.results.gather import cell_records
 from shared.results.records import Record
+from shared.results.settings import Setting, settings
 from shared.results.spec import parse_spec
-from shared.segmentation.figures import Setting, settings
 
 if TYPE_CHECKING:
     import pandas
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST_SETTINGS = 4  # of an experiment that are shown as pictures
 MOST_PROMPTS = 2  # of a row that are shown round by round
 DRAWN_METRICS = ("UA_drawn", "IRA", "FID", "FID_world", "FID_official_cast")
+_CARD = 6.4  # inches of a figure that a report shows without shrinking it
 _GROUP_NAMES = {"target": "to be forgotten", "retained": "to be kept"}
 
 
@@ -31,7 +32,7 @@ def figures(tables: "pandas.DataFrame", spec: dict[str, Any]) -> list[Figure | L
     """
     found: list[Figure | Listing | None] = []
     pictured: dict[str, int] = {}
-    every = settings(parse_spec(spec), cell_records(spec))
+    every = settings(parse_spec(spec), cell_records(spec), Setting)
     for experiment in dict.fromkeys(setting.experiment for setting in every):
         found.append(success_rates([s for s in every if s.experiment == experiment]))
     for setting in every:
@@ -65,31 +66,41 @@ def grid(setting: Setting) -> Figure | None:
 
 
 def _picture_grid(shown: Mapping[str, Sequence[Picture]], columns: Mapping[str, int], name: str) -> str:
-    width = sum(columns.values())
-    with drawing(min(1.6 + 0.62 * width, 9.6), 0.3 + 0.66 * len(shown)) as (figure, axes):
-        axes.remove()
-        gap = [0.35] if all(columns.values()) else []
-        ratios = [1.0] * columns["target"] + gap + [1.0] * columns["retained"]
-        places = figure.add_gridspec(len(shown), len(ratios), width_ratios=ratios)
-        for line, (label, pictures) in enumerate(shown.items()):
-            first = {"target": 0, "retained": columns["target"] + len(gap)}
-            for group in GROUPS:
-                for column, picture in enumerate(p for p in pictures if p.group == group):
-                    axis = figure.add_subplot(places[line, first[group] + column])
-                    _show(axis, picture)
-                    if line == 0 and column == 0:
-                        axis.set_title(_GROUP_NAMES[group], loc="left", fontsize=8)
-                    if group == "target" and column == 0:
-                        axis.set_ylabel(plain(label), rotation=0, ha="right", va="center", fontsize=8)
+    gap = 0.35 if all(columns.values()) else 0.0
+    first = {"target": 0.0, "retained": columns["target"] + gap}
+    lines = {
+        label: [
+            (first[group] + column, picture)
+            for group in GROUPS
+            for column, picture in enumerate(p for p in pictures if p.group == group)
+        ]
+        for label, pictures in shown.items()
+    }
+    heads = {first[group]: _GROUP_NAMES[group] for group in GROUPS if columns[group]}
+    return _board(lines, heads, sum(columns.values()) + gap, name)
+
+
+def _board(
+    lines: Mapping[str, Sequence[tuple[float, Picture]]], heads: Mapping[float, str], width: float, name: str
+) -> str:
+    """Pictures in lines of a label each, at places from the left in units of a picture; heads: words above places.
+
+    All on one axis: an axis for each picture would take most of a report's time.
+    """
+    inches = min(1.6 + 0.64 * width, 9.6)
+    with drawing(inches, 0.3 + 0.66 * len(lines)) as (figure, axis):
+        for line, pictures in enumerate(lines.values()):
+            for place, picture in pictures:
+                sides = (place + 0.04, place + 0.96, line + 0.96, line + 0.04)
+                # "none": every picture keeps its own pixels; else all become one picture of 72 dots an inch
+                axis.imshow(picture.image, interpolation="none", extent=sides)
+        axis.set(xlim=(0, width), ylim=(len(lines), 0), aspect="equal")
+        axis.set_xticks(list(heads), list(heads.values()), ha="left")
+        axis.set_yticks([line + 0.5 for line in range(len(lines))], [plain(label) for label in lines])
+        axis.tick_params(length=0, labelsize=8 * max(1, inches / _CARD), labeltop=True, labelbottom=False)
+        axis.grid(False)
+        axis.spines[["left", "bottom"]].set_visible(False)
         return svg_of(figure, name)
-
-
-def _show(axis: Any, picture: Picture) -> None:
-    axis.imshow(picture.image, interpolation="nearest" if max(picture.image.shape[:2]) <= 64 else "antialiased")
-    axis.set(xticks=[], yticks=[])
-    axis.grid(False)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
 
 
 def success_rates(every: Sequence[Setting]) -> Figure | None:
@@ -104,7 +115,7 @@ def success_rates(every: Sequence[Setting]) -> Figure | None:
     if not bars:
         return None
     experiment = attacked[0].experiment
-    height = 0.7 + 0.24 * len(bars)
+    height = 0.9 + 0.24 * len(bars)
     with drawing(6.6, height) as (figure, axis):
         for line, (_, _, (before, after, total)) in enumerate(bars):
             for offset, count, colour in ((-0.16, before, COLOURS[6]), (0.16, after, COLOURS[5])):
@@ -117,7 +128,11 @@ def success_rates(every: Sequence[Setting]) -> Figure | None:
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
         axis.legend(
-            handles=[_patch(COLOURS[6], "no attack"), _patch(COLOURS[5], "attack")], loc="lower right", fontsize=8
+            handles=[_patch(COLOURS[6], "no attack"), _patch(COLOURS[5], "attack")],
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            ncols=2,
+            fontsize=8,
         )
         svg = svg_of(figure, f"success {experiment}")
     totals = sorted({total for _, _, (_, _, total) in bars})
@@ -159,19 +174,10 @@ def attacked(setting: Setting) -> Figure | None:
     }
     if not lines:
         return None
-    width = max(map(len, lines.values()))
-    with drawing(1.6 + 0.66 * width, 0.35 + 0.7 * len(lines), len(lines), width, squeeze=False) as (figure, axes):
-        for line, (label, pictures) in enumerate(lines.items()):
-            for column in range(width):
-                axis = axes[line][column]
-                if column >= len(pictures):
-                    axis.axis("off")
-                    continue
-                _show(axis, pictures[column])
-                if line == 0:
-                    axis.set_title(pictures[column].label, fontsize=7)
-            axes[line][0].set_ylabel(plain(label), rotation=0, ha="right", va="center", fontsize=8)
-        svg = svg_of(figure, f"attacked {setting.experiment} {setting.name}")
+    longest = max(lines.values(), key=len)
+    placed = {label: list(enumerate(pictures)) for label, pictures in lines.items()}
+    heads = {float(place): picture.label for place, picture in enumerate(longest)}
+    svg = _board(placed, heads, len(longest), f"attacked {setting.experiment} {setting.name}")
     return Figure(
         f"Attacked prompts: {setting.title}",
         "Prompts of the first seed whose plain image does not show the concept, as far as there are any: without "

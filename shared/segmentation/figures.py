@@ -6,7 +6,7 @@ about. Torch-free.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ import numpy as np
 
 from shared.results.figure import COLOURS, INK, MARKERS, Figure, drawing, plain, svg_of
 from shared.results.gather import cell_records
-from shared.results.records import Record
-from shared.results.spec import ResultSpec, parse_spec
+from shared.results.settings import Setting, settings
+from shared.results.spec import parse_spec
 from shared.segmentation.evaluate.cases import ShownCase, unpack
 from shared.segmentation.overlays import Case, best_median_worst, contour, overlay_figure
 from shared.segmentation.samples import Array, Instances
@@ -38,19 +38,8 @@ _POINTS = {
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One setting: what its experiment lists, and records of each row, one a seed."""
-
-    experiment: str
-    name: str
-    title: str
-    metrics: Sequence[str]
-    rows: Mapping[str, Sequence[Record]]
-    labels: Mapping[str, str]
-
-    def shows(self, *metrics: str) -> bool:
-        """Whether the experiment lists one of the metrics."""
-        return any(metric in self.metrics for metric in metrics)
+class PicturedSetting(Setting):
+    """A setting with the cases that its records keep."""
 
     @cached_property
     def cases(self) -> dict[str, dict[str, ShownCase]]:
@@ -86,7 +75,7 @@ def figures(tables: "pandas.DataFrame", spec: dict[str, Any]) -> list[Figure]:
     typed = parse_spec(spec)
     drawn: list[Figure | None] = []
     pictured: dict[str, int] = {}
-    for setting in settings(typed, cell_records(spec)):
+    for setting in settings(typed, cell_records(spec), PicturedSetting):
         part = tables[(tables.experiment == setting.experiment) & (tables.setting == setting.name)]
         drawn += [bars(setting, part), boundary_recall(setting)]
         if pictured.get(setting.experiment, 0) < MOST_SETTINGS:
@@ -96,20 +85,7 @@ def figures(tables: "pandas.DataFrame", spec: dict[str, Any]) -> list[Figure]:
     return [figure for figure in drawn if figure is not None]
 
 
-def settings(spec: ResultSpec, records: Mapping[tuple[str, str, str], Sequence[Record]]) -> list[Setting]:
-    """Settings with records."""
-    found = []
-    for experiment, table in spec.experiments.items():
-        labels = {row: described.label or row for row, described in table.rows.items()}
-        for name, described in table.settings.items():
-            rows = {row: records[experiment, name, row] for row in table.rows if records.get((experiment, name, row))}
-            if rows:
-                title = f"{experiment}, {described.label or name}"
-                found.append(Setting(experiment, name, title, table.metrics, rows, labels))
-    return found
-
-
-def overlays(setting: Setting, metrics: Sequence[str] = MASK_METRICS) -> Figure | None:
+def overlays(setting: PicturedSetting, metrics: Sequence[str] = MASK_METRICS) -> Figure | None:
     """Image, masks of the rows, truth: for the last row's best, median and worst image of those that records keep.
 
     None where the experiment lists none of `metrics`.
@@ -218,7 +194,7 @@ def bars(setting: Setting, part: "pandas.DataFrame") -> Figure | None:
     )
 
 
-def points(setting: Setting) -> Figure | None:
+def points(setting: PicturedSetting) -> Figure | None:
     """Detected points over the median and the worst image: those that found a nucleus, false alarms, and nuclei that
     none found.
 

@@ -10,10 +10,11 @@ import pytest
 
 from shared.errors import RecordError
 from shared.results.records import Cost, Metric, Record, write_records
+from shared.results.settings import Setting, settings
 from shared.results.spec import parse_spec
 from shared.results.tables import build, frame
 from shared.segmentation.evaluate.cases import shown
-from shared.segmentation.figures import MOST_ROWS, MOST_SETTINGS, figures, settings
+from shared.segmentation.figures import MOST_ROWS, MOST_SETTINGS, figures
 from shared.segmentation.overlays import MOST_BYTES
 
 HOSTILE = '<script>alert("x")</script> $a_b$'
@@ -169,6 +170,6 @@ def test_a_damaged_case_names_its_fault(tmp_path):
 
 
 def test_settings_without_records_are_left_out(spec):
-    assert settings(parse_spec(spec), {}) == []
+    assert settings(parse_spec(spec), {}, Setting) == []
     one = {("E1", "thin", "SAM"): [record("SAM", 1)], ("E1", "thin", "HQ-SAM"): []}
-    assert [list(setting.rows) for setting in settings(parse_spec(spec), one)] == [["SAM"]]
+    assert [list(setting.rows) for setting in settings(parse_spec(spec), one, Setting)] == [["SAM"]]

@@ -112,6 +112,12 @@ def class_numbers(source: ClassSource, names: Sequence[str] | None) -> list[int]
     return found
 
 
+def pure_images(source: ClassSource, numbers: Sequence[int]) -> list[int]:
+    """The images that show at least one of the classes `numbers`, and no other."""
+    wanted = set(numbers)
+    return [image for image, labels in enumerate(source.shown) if labels and wanted.issuperset(labels)]
+
+
 @dataclass(frozen=True)
 class Pair:
     """A training episode: find in `query` what the `examples` show. label: number of the class; name: its name."""
@@ -126,16 +132,23 @@ class EpisodeSource:
     """Training episodes. A random class, a random query of it, and as many random other images as examples, all with
     equal probability (HSNet, DiffewS); `by_image`: a random image, then a random class of it (SegIC).
 
-    classes: only these, by name; what else an image shows is background. A class with too few images is never drawn;
-    examples differ from the query and from each other. Raises ConfigError if none has enough.
+    classes: only these, by name; what else an image shows is background, unless `pure` leaves such images out. A class
+    with too few images is never drawn; examples differ from the query and from each other. Raises ConfigError if none
+    has enough.
     """
 
     def __init__(
-        self, source: ClassSource, classes: Sequence[str] | None = None, most_shots: int = 1, by_image: bool = False
+        self,
+        source: ClassSource,
+        classes: Sequence[str] | None = None,
+        most_shots: int = 1,
+        by_image: bool = False,
+        pure: bool = False,
     ) -> None:
         numbers = class_numbers(source, classes)
         self.source, self.by_image, self.most_shots = source, by_image, most_shots
-        self.images = {n: sorted(set(source.members[n])) for n in numbers}
+        allowed = set(pure_images(source, numbers) if pure else range(len(source)))
+        self.images = {n: sorted(allowed.intersection(source.members[n])) for n in numbers}
         self.images = {n: images for n, images in self.images.items() if len(images) > most_shots}
         if not self.images:
             raise ConfigError(f"no class has more than {most_shots} images, one of them the query")

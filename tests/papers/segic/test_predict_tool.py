@@ -68,7 +68,10 @@ def test_bad_input_is_one_line(saved, files, capsys):
     _, path = saved
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(files / "empty.png")
     Image.fromarray(np.full((16, 32), 255, np.uint8)).save(files / "small.png")
-    for mask, message in (("empty.png", "its mask is empty"), ("small.png", "its mask is (16, 32)")):
+    for mask, message in (
+        ("empty.png", "its mask is empty"),
+        ("small.png", "is 32x16 pixels, its image example.png 32x32"),
+    ):
         assert asked(files, path, mask=mask) == 2
         assert message in capsys.readouterr().err
     assert asked(files, path, image="missing.png") == 2

@@ -80,6 +80,16 @@ def loss_and_batch(recipe, context, backbone, **options):
     return loss, maker(Step(0, np.arange(6), np.random.default_rng(2))), training.build(None, chosen, 0)
 
 
+def test_no_image_of_a_held_out_class_is_learned_from(recipe, context):
+    chosen = recipe(instances=["train"], classes=["square", "bar"], pure=True)
+    semantic, instances = training.training_sets(chosen, context)
+    rng = np.random.default_rng(4)
+    assert all("dot" not in semantic.draw(rng).shown for _ in range(40))
+    samples = [instances.source[place] for place in range(len(instances.source))]
+    assert 0 < len(samples) < len(context.source("train"))
+    assert all(2 not in sample.truth.classes for sample in samples)
+
+
 def test_with_reversion_the_loss_is_the_mean_of_both_directions(recipe, context, backbone):
     loss, batch, model = loss_and_batch(recipe, context, backbone, reversion=True)
     asked = []

@@ -8,7 +8,7 @@ from shared.errors import ConfigError, DataError
 from shared.segmentation.context import Context
 from shared.segmentation.data import GeneratedData, open_source
 from shared.segmentation.episodes.open import class_source
-from shared.segmentation.episodes.source import EpisodeSource, SampleClasses, class_numbers
+from shared.segmentation.episodes.source import EpisodeSource, SampleClasses, class_numbers, pure_images
 from shared.segmentation.samples import Instances, Sample
 
 
@@ -109,3 +109,14 @@ def test_a_training_set_of_the_task_by_class(tmp_path, monkeypatch):
     for label in sample.truth.classes:
         np.testing.assert_array_equal(source.view(3, label).mask, sample.masks[sample.truth.classes == label][0])
     assert source.shown[3] == sorted(sample.truth.classes)
+
+
+def test_images_that_show_any_other_class_can_be_left_out(toy):
+    allowed = {0, 1}
+    expected = [n for n, labels in enumerate(toy.shown) if labels and set(labels) <= allowed]
+    assert 0 < len(expected) < len({n for label in allowed for n in toy.members[label]})
+    assert pure_images(toy, [0, 1]) == expected
+    source, rng = EpisodeSource(toy, ["a", "b"], pure=True), np.random.default_rng(3)
+    pairs = [source.draw(rng) for _ in range(60)]
+    shown = {view.name for pair in pairs for view in [pair.query, *pair.examples]}
+    assert shown <= {toy.names[n] for n in expected}
