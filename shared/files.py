@@ -61,10 +61,11 @@ def write_text(target: str | Path, text: str) -> None:
 
 def write_json(target: str | Path, value: Any) -> None:
     """Write JSON atomically. NaN and infinity are refused: they are not JSON and hide failures."""
-    write_text(target, _text(value))
+    write_text(target, json_text(value))
 
 
-def _text(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """JSON as `write_json` writes it."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -74,7 +75,7 @@ def write_json_if_changed(target: str | Path, value: Any) -> bool:
         text = Path(target).read_text(encoding="utf-8")
         # Reading is ten times faster than writing with indents, and a plan of 56 papers compares 2,000 files. The
         # second comparison is for values that JSON changes, such as tuples.
-        if json.loads(text) == value or text == _text(value):
+        if json.loads(text) == value or text == json_text(value):
             return False
     except (FileNotFoundError, ValueError):
         pass  # absent or damaged: written anew

@@ -43,6 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     readme = commands.add_parser("readme", help="make the results block of a paper's README from its stored summaries")
     readme.add_argument("slug")
     readme.add_argument("--from", dest="results", type=Path, help="first store the summaries of this results folder")
+    readme.add_argument(
+        "--picture",
+        action="append",
+        default=[],
+        metavar="TITLE",
+        help="with --from: show this figure, too",
+    )
     readme.add_argument("--check", action="store_true", help="change nothing; exit code 1 if the block is stale")
     readme.add_argument("--papers", type=Path, default=papers_root(), help="folder of the papers")
     readme.set_defaults(function=_readme)
@@ -107,7 +114,7 @@ def _readme(arguments: argparse.Namespace) -> int:
             print(f"{path}: stale; run: python -m shared.results readme {arguments.slug}")
         return 1 if stale else 0
     if arguments.results:
-        for path in readme.store(arguments.results, paper):
+        for path in readme.store(arguments.results, paper, arguments.picture):
             print(path)
     print(f"{paper / 'README.md'}: {'written' if readme.update(paper) else 'already fresh'}")
     return 0

@@ -4,54 +4,103 @@
 compact, reviewable file `papers/<slug>/results/<scale>.json` (means, spreads, verdicts, device,
 commit), copied from tables.json and claims.json by `store`. The README's block between the two
 markers is a pure function of these files: `is_fresh` renders it again and compares, without any
-record.
+record. A summary may list figures of the report by title: they are kept as SVG files beside it,
+and shown below the claims.
 """
 
-import json
+import re
+from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 from shared.errors import ConfigError, RecordError
-from shared.files import write_json, write_text
+from shared.files import json_text, write_text
 from shared.results import show
 from shared.results.cells import MEASURED, Tables, read_result_file, read_tables
 from shared.results.claims import ClaimResult, read_results
+from shared.results.figure import Figure
+from shared.results.jobs import read_job
 from shared.results.markdown import GLYPHS, escape, table
+from shared.results.report import draw
+from shared.results.spec import parse_spec
 from shared.results.verdict import judge
 
 SCHEMA = 1
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
-def store(results: Path, paper: Path) -> list[Path]:
+def store(results: Path, paper: Path, pictures: Sequence[str] = ()) -> list[Path]:
     """Copy the compact summary of every scale under `results`/<slug>/ into `paper`/results/;
     returns the files.
 
-    Raises RecordError if there is no table of this paper.
+    pictures: titles of figures that the README shows from now on. Raises RecordError if there is no
+    table of this paper, or no such figure at any scale.
     """
-    summaries = _summaries(results, paper)
-    for path, summary in summaries.items():
-        write_json(path, summary)
-    return list(summaries)
+    files = _files(results, paper, pictures)
+    for path, text in files.items():
+        write_text(path, text)
+    return list(files)
 
 
 def stale(results: Path, paper: Path) -> list[Path]:
-    """Stored summaries that differ from what the results folder says."""
+    """Stored summaries and pictures that differ from what the results folder says."""
     return [
         path
-        for path, summary in _summaries(results, paper).items()
-        if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != summary
+        for path, text in _files(results, paper, ()).items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
     ]
 
 
-def _summaries(results: Path, paper: Path) -> dict[Path, dict[str, Any]]:
-    found = {}
+def _files(results: Path, paper: Path, pictures: Sequence[str]) -> dict[Path, str]:
+    """Contents of the summaries and of their pictures."""
+    found: dict[Path, str] = {}
+    missing = set(pictures)
     for path in sorted((results / paper.name).glob("*/tables.json")):
         tables, claims = read_tables(path), read_results(path.parent / "claims.json")
-        found[paper / "results" / f"{tables.scale}.json"] = summary_of(tables, claims)
+        summary, target = summary_of(tables, claims), paper / "results" / f"{tables.scale}.json"
+        known = [entry["title"] for entry in _stored_pictures(target)]
+        figures = _figures(path.parent, tables, {*known, *missing})
+        missing -= {figure.title for figure in figures}
+        summary["pictures"] = [_picture(tables.scale, figure) for figure in figures]
+        found[target] = json_text(summary)
+        for entry, figure in zip(summary["pictures"], figures, strict=True):
+            found[paper / "results" / entry["file"]] = standalone(figure)
     if not found:
         raise RecordError(f"{results / paper.name}: no scale with a tables.json; run the paper first")
+    if missing:
+        raise RecordError(f"{results / paper.name}: no report has the figure '{min(missing)}'")
     return found
+
+
+def _stored_pictures(path: Path) -> list[dict[str, str]]:
+    pictures: list[dict[str, str]] = read_result_file(path, SCHEMA).get("pictures", []) if path.is_file() else []
+    return pictures
+
+
+def _figures(folder: Path, tables: Tables, titles: set[str]) -> list[Figure]:
+    """The figures of these titles, drawn from the records of a run in `folder`/../../.. ."""
+    if not titles:
+        return []
+    spec = read_job(folder / "jobs" / "spec.json")
+    with chdir(folder.resolve().parents[2]):  # where a job's paths are from
+        drawn = draw(parse_spec(spec).figures, tables, spec)
+    return [figure for figure in drawn if isinstance(figure, Figure) and figure.title in titles]
+
+
+def _picture(scale: str, figure: Figure) -> dict[str, str]:
+    name = re.sub(r"[^a-z0-9]+", "-", figure.title.lower()).strip("-")
+    return {
+        "title": figure.title,
+        "caption": figure.caption,
+        "alt": figure.alt,
+        "file": f"{scale}-{name}.svg",
+    }
+
+
+def standalone(figure: Figure) -> str:
+    """The figure as a file of its own, in a grey that can be read on a light and on a dark page."""
+    return figure.svg.replace("currentColor", "#6e7781") + "\n"
 
 
 def summary_of(tables: Tables, claims: list[ClaimResult]) -> dict[str, Any]:
@@ -145,6 +194,14 @@ def _scale(summary: dict[str, Any]) -> list[str]:
     if summary["claims"]:
         rows = [_claim_row(claim) for claim in summary["claims"]]
         lines += [*table(["claim", "level", "verdict", "numbers", "margin", "seeds"], rows, 3), ""]
+    for picture in summary.get("pictures", []):
+        alt = escape(picture["alt"].replace("[", "(").replace("]", ")"))
+        lines += [
+            f"![{alt}](results/{picture['file']})",
+            "",
+            f"{escape(picture['title'])}. {escape(picture['caption'])}",
+            "",
+        ]
     # The claims are what a reader wants at a glance; a dozen tables would bury the rest of the page.
     lines += ["<details>", f"<summary>Tables of scale {summary['scale']}</summary>", ""]
     for entry in summary["tables"]:

@@ -1,11 +1,16 @@
 import json
 import re
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from shared.errors import ConfigError, RecordError
+from shared.files import write_json
 from shared.results import board, diff, readme
 from shared.results.__main__ import main
+from shared.results.cells import read_tables
+from shared.results.report import draw
 
 EXPR = 'cell("E1", "random10", "SalUn", "Avg. Gap") < cell("E1", "random10", "RL", "Avg. Gap")'
 COST_KEYS = {"seconds", "peak_memory_mb", "commit", "date"}
@@ -204,6 +209,28 @@ def test_check_against_records_sees_a_stale_summary(case, paper):
     case.run()
     assert command(case, "--check") == 0
     assert command(case, "--check", "--from", str(results_of(case))) == 1
+
+
+def test_a_figure_of_the_report_is_kept_beside_the_readme(case, paper):
+    write_json(case.folder / "jobs" / "spec.json", case.spec)
+    figures = draw(case.spec["figures"], read_tables(case.folder / "tables.json"), case.spec)
+    title = figures[0].title
+    before = Path.cwd()
+    assert command(case, "--from", str(results_of(case)), "--picture", title) == 0
+    assert Path.cwd() == before
+    (picture,) = (paper / "results").glob("full-*.svg")
+    text = picture.read_text()
+    ElementTree.fromstring(text)
+    assert "currentColor" not in text
+    assert f"(results/{picture.name})" in (paper / "README.md").read_text()
+    # what is listed is drawn again with new records, and seen when it is stale
+    assert command(case, "--check", "--from", str(results_of(case))) == 0
+    picture.write_text("<svg/>")
+    assert command(case, "--check", "--from", str(results_of(case))) == 1
+    assert command(case, "--from", str(results_of(case))) == 0
+    assert picture.read_text() == text
+    with pytest.raises(RecordError, match="no report has the figure 'none'"):
+        readme.store(results_of(case), paper, ["none"])
 
 
 def test_recalled_numbers_and_other_data_stay_out_of_the_readme(case, paper):
