@@ -100,7 +100,8 @@ def overlays(setting: PicturedSetting, metrics: Sequence[str] = MASK_METRICS) ->
         panels: dict[str, Any] = {"image": None}
         panels |= {setting.labels[row]: _instances(setting.cases[row][name].found) for row in setting.panels}
         panels["truth"] = _instances(shown.truth)
-        cases.append(Case(f"{which}: {score} {shown.score:.2f} ({name})", shown.image, panels))
+        example = shown.example and (shown.example[0], _instances(shown.example[1]))
+        cases.append(Case(f"{which}: {score} {shown.score:.2f} ({name})", shown.image, panels, example))
     several = max(int(case.truth.max(initial=0)) for case in setting.cases[last].values()) > 1
     seed = setting.rows[last][0].seed
     return overlay_figure(

@@ -29,11 +29,18 @@ class Case:
     """One row of the figure. panels: column title -> what is drawn over the image (None: the image alone).
 
     A mask is (H, W) bool or soft uint8, or Instances, or Objects, or bool masks (n, H, W). label: what the case is.
+    example: an annotated image and its mask, shown as the first panel.
     """
 
     label: str
     image: Array
     panels: dict[str, Truth | None]
+    example: tuple[Array, Truth] | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Titles of the panels."""
+        return [*([] if self.example is None else ["example"]), *self.panels]
 
 
 def best_median_worst(scores: Array) -> dict[str, int]:
@@ -78,8 +85,8 @@ def overlay_figure(cases: list[Case], title: str, caption: str, name: str, by_in
 
     Each row is one PNG of at most 60 kB: fewer colours first, then fewer pixels.
     """
-    columns = list(cases[0].panels) if cases else []
-    if not columns or any(list(case.panels) != columns for case in cases):
+    columns = cases[0].columns if cases else []
+    if not columns or any(case.columns != columns for case in cases):
         raise DataError(f"figure '{title}': every case needs the same panels, at least one")
     # Pictures differ in shape: every row is as wide as the page, its height follows.
     unit = 1000 / len(columns)
@@ -142,8 +149,20 @@ def _strip(case: Case, by_instance: bool) -> Array:
         draw_contours(case.image, np.zeros(case.image.shape[:2], bool) if mask is None else mask, scale, by_instance)
         for mask in case.panels.values()
     ]
+    if case.example is not None:
+        drawn.insert(0, _fitted(*case.example, drawn[0].shape, by_instance))
     gap = np.full((drawn[0].shape[0], _GAP, 3), 255, np.uint8)
     return np.concatenate([part for panel in drawn for part in (gap, panel)][1:], 1)
+
+
+def _fitted(image: Array, mask: Truth, shape: tuple[int, ...], by_instance: bool) -> Array:
+    """The image with contours in the middle of a white picture of another shape."""
+    scale = min(after / before for after, before in zip(shape, image.shape[:2], strict=False))
+    drawn = draw_contours(image, mask, scale, by_instance)[: shape[0], : shape[1]]
+    picture = np.full(shape, 255, np.uint8)
+    top, left = ((after - own) // 2 for after, own in zip(shape, drawn.shape[:2], strict=False))
+    picture[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn
+    return picture
 
 
 def _label_maps(truth: Truth) -> list[Array]:

@@ -62,6 +62,20 @@ def test_a_records_cases_are_small_altogether():
     assert sum(len(json.dumps(case.packed())) for case in cases) < 3 * 15_000  # pepper for masks: the worst again
 
 
+def test_an_annotated_example_goes_with_its_case():
+    mask = np.zeros((400, 200), bool)
+    mask[100:300, 50:150] = True
+    empty = np.zeros((30, 40), int)
+    case = shown("c", 0.5, np.zeros((30, 40, 3), np.uint8), empty, empty, example=(noise((400, 200)), mask))
+    back = unpack(json.loads(json.dumps(case.packed())))
+    assert back.example[0].shape == (LONGEST, LONGEST // 2, 3)
+    assert back.example[1].shape == (LONGEST, LONGEST // 2)
+    assert back.example[1].mean() == pytest.approx(0.25, abs=0.01)
+    for wrong in ({"mask": "AAAA"}, {"size": [3]}, {"image": 1}):
+        with pytest.raises(RecordError, match="cannot be drawn"):
+            unpack({**case.packed(), "example": {**case.packed()["example"], **wrong}})
+
+
 def test_damaged_cases_are_one_line():
     good = ShownCase("a", 1.0, noise((8, 8)), np.zeros((8, 8), int), np.zeros((8, 8), int)).packed()
     for wrong in ({"truth": "AAAA"}, {"image": "AAAA"}, {"size": [4, 4]}, {"score": "x"}, {"points": 3}):

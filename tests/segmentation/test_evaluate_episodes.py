@@ -136,11 +136,12 @@ def test_a_figure_shows_the_example_beside_the_query():
     found = evaluate_episodes(TwoColumns(), Squares(), EPISODES, spec(), CONTEXT)
     case = unpack(found.extras["cases"][0])
     assert found.score == "IoU"
-    assert case.name == "0000 a, example left"
-    assert case.image.shape[:2] == (10, 11 + 1 + 16)  # 15x16 at a height of 10, a gap, and 10x16
-    np.testing.assert_array_equal(case.truth[:, :11], case.found[:, :11])
-    assert case.truth[:, :11].any()
-    np.testing.assert_array_equal(case.found[:, 12:], np.pad(np.ones((4, 2), int), ((0, 6), (0, 14))))
+    assert case.name == "0000 a"
+    assert case.image.shape == (10, 16, 3)
+    np.testing.assert_array_equal(case.found, np.pad(np.ones((4, 2), int), ((0, 6), (0, 14))))
+    picture, mask = case.example
+    assert picture.shape[:2] == mask.shape == (15, 16)
+    np.testing.assert_array_equal(mask, Squares().view(5, 0).mask)
 
 
 def test_lists_that_differ_have_another_digest():

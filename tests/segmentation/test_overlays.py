@@ -1,6 +1,7 @@
 """Pictures: contours at the right pixels, small files, a figure that a report takes."""
 
 import base64
+import dataclasses
 import io
 import re
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ from shared.errors import DataError
 from shared.segmentation.overlays import (
     MOST_BYTES,
     Case,
+    _fitted,
     best_median_worst,
     contour,
     draw_contours,
@@ -94,6 +96,20 @@ def test_the_figure_is_an_svg_with_one_small_picture_a_case():
     assert overlay_figure(cases, "Masks", "Contours.", "E1 masks").svg == figure.svg
     with pytest.raises(DataError, match="every case needs the same panels"):
         overlay_figure([case(), Case("x", case().image, {"image": None})], "Masks", "", "x")
+
+
+def test_an_example_is_the_first_panel_fitted_into_the_size_of_the_others():
+    picture, mask = np.full((120, 30, 3), 90, np.uint8), np.ones((120, 30), bool)
+    with_example = dataclasses.replace(case(), example=(picture, mask))
+    figure = overlay_figure([with_example], "Masks", "", "x")
+    texts = [e.text for e in ElementTree.fromstring(figure.svg).iter() if e.tag.endswith("text")]
+    assert texts[:5] == ["example", "image", "SAM", "ours", "truth"]
+    drawn = _fitted(picture, mask, (60, 80, 3), True)
+    assert drawn.shape == (60, 80, 3)
+    columns = np.flatnonzero((drawn != 255).any((0, 2)))
+    assert (columns[0], columns[-1]) == (32, 46)  # 15 wide, in the middle
+    with pytest.raises(DataError, match="every case needs the same panels"):
+        overlay_figure([with_example, case()], "Masks", "", "x")
 
 
 def test_pictures_shrink_until_they_fit():

@@ -27,7 +27,8 @@ _QUALITIES = (90, 75, 60)
 class ShownCase:
     """One image. truth, found: (h, w) label maps, 0 background, of the picture's size. score: NaN if undefined.
 
-    points: kind of point -> (n, 2) as x, y in pixels of the picture.
+    points: kind of point -> (n, 2) as x, y in pixels of the picture. example: the annotated image that said what to
+    look for, and its mask as a label map.
     """
 
     name: str
@@ -36,9 +37,11 @@ class ShownCase:
     truth: Array
     found: Array
     points: dict[str, Array] = field(default_factory=dict)
+    example: tuple[Array, Array] | None = None
 
     def packed(self) -> dict[str, Any]:
         """The same for JSON."""
+        example = {} if self.example is None else {"example": _packed_example(*self.example)}
         return {
             "name": self.name,
             "score": None if math.isnan(self.score) else round(self.score, 4),
@@ -47,6 +50,7 @@ class ShownCase:
             "truth": _pack(self.truth),
             "found": _pack(self.found),
             "points": {kind: np.round(points, 1).tolist() for kind, points in self.points.items()},
+            **example,
         }
 
 
@@ -55,17 +59,13 @@ def unpack(content: dict[str, Any]) -> ShownCase:
 
     Raises RecordError for anything else.
     """
-    from PIL import Image
-
     try:
-        size = tuple(int(side) for side in content["size"])
-        with Image.open(io.BytesIO(base64.b64decode(content["image"]))) as picture:
-            # A picture that had to shrink to fit is drawn at the size of its label maps.
-            image = np.array(picture.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR))
+        size = _size(content)
         points = {kind: np.array(values, float).reshape(-1, 2) for kind, values in content["points"].items()}
         score = math.nan if content["score"] is None else float(content["score"])
         truth, found = (_unpack(content[key], size) for key in ("truth", "found"))
-        return ShownCase(str(content["name"]), score, image, truth, found, points)
+        example = _unpacked_example(content["example"]) if "example" in content else None
+        return ShownCase(str(content["name"]), score, _unjpeg(content["image"], size), truth, found, points, example)
     except (KeyError, TypeError, ValueError, AttributeError, OSError, zlib.error) as error:
         raise RecordError(
             f"a record's case cannot be drawn ({type(error).__name__}: {error}); run its row again"
@@ -80,17 +80,32 @@ def chosen(names: Sequence[str], number: int = NUM_CASES) -> set[int]:
 
 
 def shown(
-    name: str, score: float, image: Array, truth: Array, found: Array, points: dict[str, Array] | None = None
+    name: str,
+    score: float,
+    image: Array,
+    truth: Array,
+    found: Array,
+    points: dict[str, Array] | None = None,
+    example: tuple[Array, Array] | None = None,
 ) -> ShownCase:
     """A case made smaller: the longer side at most `LONGEST` pixels. Label maps take the nearest pixel's id."""
+    picture, scale = _smaller(image)
+    size = picture.shape[1], picture.shape[0]
+    less = {kind: (np.asarray(p, float).reshape(-1, 2) + 0.5) * scale - 0.5 for kind, p in (points or {}).items()}
+    if example is not None:
+        shrunk = _smaller(example[0])[0]
+        example = shrunk, _nearest(example[1], (shrunk.shape[1], shrunk.shape[0]))
+    return ShownCase(name, score, picture, _nearest(truth, size), _nearest(found, size), less, example)
+
+
+def _smaller(image: Array) -> tuple[Array, float]:
+    """The image with its longer side at most `LONGEST` pixels, and by how much it shrank."""
     from PIL import Image
 
     height, width = image.shape[:2]
     scale = min(1.0, LONGEST / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = np.array(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BOX))
-    smaller = {kind: (np.asarray(p, float).reshape(-1, 2) + 0.5) * scale - 0.5 for kind, p in (points or {}).items()}
-    return ShownCase(name, score, picture, _nearest(truth, size), _nearest(found, size), smaller)
+    return np.array(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BOX)), scale
 
 
 def painted(masks: Array, scores: Array | None = None) -> Array:
@@ -126,6 +141,28 @@ def _jpeg(image: Array) -> str:
                 return base64.b64encode(stream.getvalue()).decode("ascii")
         width, height = (max(1, side * 4 // 5) for side in picture.size)
         picture = picture.resize((width, height), Image.Resampling.BOX)
+
+
+def _unjpeg(text: str, size: tuple[int, ...]) -> Array:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(text))) as picture:
+        # A picture that had to shrink to fit is drawn at the size of its label maps.
+        return np.array(picture.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def _packed_example(image: Array, mask: Array) -> dict[str, Any]:
+    return {"size": list(image.shape[:2]), "image": _jpeg(image), "mask": _pack(mask)}
+
+
+def _unpacked_example(content: dict[str, Any]) -> tuple[Array, Array]:
+    size = _size(content)
+    return _unjpeg(content["image"], size), _unpack(content["mask"], size)
+
+
+def _size(content: dict[str, Any]) -> tuple[int, int]:
+    height, width = content["size"]
+    return int(height), int(width)
 
 
 def _pack(labels: Array) -> str:

@@ -16,7 +16,7 @@ from shared.segmentation.episodes.metrics import ClassTotals
 from shared.segmentation.episodes.predictor import Example, InContext, checked
 from shared.segmentation.episodes.source import ClassSource, View
 from shared.segmentation.episodes.spec import EpisodesSpec
-from shared.segmentation.evaluate.cases import ShownCase, chosen, shown
+from shared.segmentation.evaluate.cases import chosen, shown
 from shared.segmentation.evaluate.evaluated import Evaluated, ahead, defined, mean
 from shared.segmentation.samples import Array
 
@@ -38,8 +38,9 @@ def evaluate_episodes(
         totals.add(name, asked.found, view.mask, view.ignored)
         values.append(_episode_iou(view, asked.found))
         if asked.number in wanted:
-            title = f"{asked.number:04d} {name}, example left"
-            cases.append(_case(title, asked.example, view, asked.found, values[-1]))
+            example = asked.example.image, asked.example.mask
+            title = f"{asked.number:04d} {name}"
+            cases.append(shown(title, values[-1], view.image, view.mask, asked.found, example=example))
     metrics = {"mIoU": 100 * totals.mean_iou, "FB_IoU": 100 * totals.fb_iou, "episode_IoU": 100 * mean(values)}
     per_class = {name: round(value, 4) for name, value in totals.iou.items()}
     curves = {"class_iou": per_class, "episodes": {"number": len(episodes), "digest": list_digest(source, episodes)}}
@@ -119,21 +120,3 @@ def _episode_iou(view: View, mask: Array) -> float:
     if view.ignored is None:
         return float(iou(mask, view.mask))
     return float(iou(mask & ~view.ignored, view.mask & ~view.ignored))
-
-
-def _case(name: str, example: Example, view: View, mask: Array, score: float) -> ShownCase:
-    """The first example on the left, with its own mask as truth and as found, a white gap, and the query."""
-    height = view.image.shape[0]
-    left, known = _scaled(example, height)
-    gap = np.full((height, max(1, height // 16), 3), 255, np.uint8)
-    truth, found = (np.concatenate([known, gap[..., 0] == 0, part], 1).astype(np.int32) for part in (view.mask, mask))
-    return shown(name, score, np.concatenate([left, gap, view.image], 1), truth, found)
-
-
-def _scaled(example: Example, height: int) -> tuple[Array, Array]:
-    """Image and mask at a height, so that they can stand beside another picture."""
-    rows, columns = example.mask.shape
-    size = max(1, round(columns * height / rows)), height
-    image = Image.fromarray(np.ascontiguousarray(example.image)).resize(size, Image.Resampling.BILINEAR)
-    mask = Image.fromarray(example.mask).resize(size, Image.Resampling.NEAREST)
-    return np.array(image), np.array(mask)
