@@ -62,9 +62,9 @@ def _files(results: Path, paper: Path, pictures: Sequence[str]) -> dict[Path, st
         known = [entry["title"] for entry in _stored_pictures(target)]
         figures = _figures(path.parent, tables, {*known, *missing})
         missing -= {figure.title for figure in figures}
-        summary["pictures"] = [_picture(tables.scale, figure) for figure in figures]
-        found[target] = json_text(summary)
-        for entry, figure in zip(summary["pictures"], figures, strict=True):
+        entries = [_picture(tables.scale, figure) for figure in figures]
+        found[target] = json_text({**summary, "pictures": entries} if entries else summary)
+        for entry, figure in zip(entries, figures, strict=True):
             found[paper / "results" / entry["file"]] = standalone(figure)
     if not found:
         raise RecordError(f"{results / paper.name}: no scale with a tables.json; run the paper first")
