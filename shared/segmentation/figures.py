@@ -108,7 +108,8 @@ def overlays(setting: PicturedSetting, metrics: Sequence[str] = MASK_METRICS) ->
         cases,
         f"Masks: {setting.title}",
         f"Best, median and worst by the {score} of {setting.labels[last]}, among {len(setting.cases[last])} images "
-        f"chosen by their names (seed {seed}). Contours of masks; pictures are reduced for the report.",
+        f"chosen by their names (seed {seed}). Contours of masks{'' if several else ', dark outside'}; pictures are "
+        "reduced for the report.",
         f"masks {setting.experiment} {setting.name}",
         by_instance=several,
     )

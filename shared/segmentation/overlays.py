@@ -83,7 +83,8 @@ def contour(labels: Array) -> Array:
 def overlay_figure(cases: list[Case], title: str, caption: str, name: str, by_instance: bool = True) -> Figure:
     """A grid of pictures as one SVG: a row a case, a column a panel. Every case has the same panels.
 
-    Each row is one PNG of at most 60 kB: fewer colours first, then fewer pixels.
+    Each row is one PNG of at most 60 kB: fewer colours first, then fewer pixels. by_instance: as in `draw_contours`; if
+    not, panels are dark outside of their mask.
     """
     columns = cases[0].columns if cases else []
     if not columns or any(case.columns != columns for case in cases):
@@ -145,20 +146,29 @@ def _strip(case: Case, by_instance: bool) -> Array:
     # Small images grow by a whole factor, so that contours stay one thin line of sharp pixels.
     longest = max(case.image.shape[:2])
     scale = float(max(1, PANEL // longest)) if longest <= PANEL else PANEL / longest
-    drawn = [
-        draw_contours(case.image, np.zeros(case.image.shape[:2], bool) if mask is None else mask, scale, by_instance)
-        for mask in case.panels.values()
-    ]
+    drawn = [_panel(case.image, mask, scale, by_instance) for mask in case.panels.values()]
     if case.example is not None:
         drawn.insert(0, _fitted(*case.example, drawn[0].shape, by_instance))
     gap = np.full((drawn[0].shape[0], _GAP, 3), 255, np.uint8)
     return np.concatenate([part for panel in drawn for part in (gap, panel)][1:], 1)
 
 
+def _panel(image: Array, mask: Truth | None, scale: float, by_instance: bool) -> Array:
+    """The image with contours; outside of a single mask it is dark, since a thin line alone is easily overlooked."""
+    if mask is None:
+        return draw_contours(image, np.zeros(image.shape[:2], bool), scale)
+    if not by_instance:
+        inside = np.zeros(image.shape[:2], bool)
+        for labels in _label_maps(mask):
+            inside |= labels > 0
+        image = np.where(inside[..., None], image, image // 2)
+    return draw_contours(image, mask, scale, by_instance)
+
+
 def _fitted(image: Array, mask: Truth, shape: tuple[int, ...], by_instance: bool) -> Array:
     """The image with contours in the middle of a white picture of another shape."""
     scale = min(after / before for after, before in zip(shape, image.shape[:2], strict=False))
-    drawn = draw_contours(image, mask, scale, by_instance)[: shape[0], : shape[1]]
+    drawn = _panel(image, mask, scale, by_instance)[: shape[0], : shape[1]]
     picture = np.full(shape, 255, np.uint8)
     top, left = ((after - own) // 2 for after, own in zip(shape, drawn.shape[:2], strict=False))
     picture[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn

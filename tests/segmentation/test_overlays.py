@@ -15,6 +15,7 @@ from shared.segmentation.overlays import (
     MOST_BYTES,
     Case,
     _fitted,
+    _panel,
     best_median_worst,
     contour,
     draw_contours,
@@ -110,6 +111,17 @@ def test_an_example_is_the_first_panel_fitted_into_the_size_of_the_others():
     assert (columns[0], columns[-1]) == (32, 46)  # 15 wide, in the middle
     with pytest.raises(DataError, match="every case needs the same panels"):
         overlay_figure([with_example, case()], "Masks", "", "x")
+
+
+def test_outside_of_a_single_mask_it_is_dark():
+    image, mask = np.full((40, 60, 3), 200, np.uint8), np.zeros((40, 60), bool)
+    mask[10:30, 10:30] = True
+    single, many = _panel(image, mask, 1.0, False), _panel(image, mask, 1.0, True)
+    assert single[20, 20].tolist() == [200] * 3
+    assert single[5, 50].tolist() == [100] * 3
+    assert many[5, 50].tolist() == [200] * 3
+    np.testing.assert_array_equal(_panel(image, None, 1.0, False), image)
+    assert (_panel(image, np.zeros((0, 40, 60), bool), 1.0, False) == 100).all()
 
 
 def test_pictures_shrink_until_they_fit():
