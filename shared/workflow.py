@@ -114,6 +114,20 @@ def asked(name: str, output: str) -> Function:
     return value
 
 
+def roots_first(output: str) -> Function:
+    """Priority of the stage that makes `output`: 1 for one that stands on no other, else 0.
+
+    Such are the models that are trained from scratch, the longest jobs of a plan; begun last, one of them would run on
+    alone. On a cluster node, which knows no plan, nothing hangs on it.
+    """
+
+    def value(wildcards: Any) -> int:
+        job = _jobs.get(output.format(**dict(wildcards.items())))
+        return int(job is not None and not job.content.get("stages"))
+
+    return value
+
+
 def data_folder() -> str:
     """Root of the pulled data, as it appears in outputs of rules."""
     return str(data_root())

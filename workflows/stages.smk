@@ -27,6 +27,7 @@ rule stage:
         "results/logs/stages/{digest}.log",
     wildcard_constraints:
         digest="[0-9a-f]{16}",
+    priority: house.roots_first("results/stages/{digest}/record.json")
     threads: house.asked("threads", "results/stages/{digest}/record.json")
     resources:
         mem_mb=house.asked("memory_mb", "results/stages/{digest}/record.json"),
