@@ -21,6 +21,7 @@ from shared.classification.relabel import random_label, relabelled_epoch
 from shared.imports import import_path
 from shared.options import Count, Fraction, Options
 from shared.training.device_images import DeviceImages
+from shared.training.ranking import largest
 from shared.training.state import LoopState
 
 
@@ -174,20 +175,6 @@ def random_mask(model: nn.Module, keep: float, context: Context) -> Mask:
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[order[: int(keep * total)]] = True
     return _as_mask(chosen.to(context.device), parameters)
-
-
-def largest(scores: Tensor, num: int) -> Tensor:
-    """True (n,) for the `num` largest of `scores` (n,); among equals the first ones.
-
-    Same answer as `argsort(argsort(-scores, stable)) < num`, but selects instead of sorting.
-    """
-    if num == 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    threshold = scores.kthvalue(scores.numel() - num + 1).values
-    chosen = scores > threshold
-    ties = (scores == threshold).nonzero()[:, 0]
-    chosen[ties[: num - int(chosen.sum())]] = True
-    return chosen
 
 
 def _as_mask(flat: Tensor, like: dict[str, Any]) -> Mask:

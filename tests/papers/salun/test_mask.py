@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from papers.salun.method import (
     MaskedOptions,
     SalunOptions,
-    largest,
     masked,
     random_mask,
     saliency_mask,
@@ -54,19 +53,6 @@ def test_masks_nest(model, forget, context):
         masks = [flat(make(q)) for q in keeps]
         for small, large in itertools.pairwise(masks):
             assert not (small & ~large).any()
-
-
-def test_same_as_ranking_twice_in_stable_order():
-    """rank = argsort(argsort(-G)), mask = rank < int(q n); ties by position."""
-    generator = torch.Generator().manual_seed(0)
-    for scores in (
-        torch.rand(997, generator=generator),
-        torch.randint(0, 4, (997,), generator=generator).float(),  # mostly ties
-        torch.zeros(997),
-    ):
-        rank = (-scores).argsort(stable=True).argsort()
-        for num in (0, 1, 300, 996, 997):
-            assert torch.equal(largest(scores, num), rank < num)
 
 
 def test_gradients_are_added_with_their_sign_over_batches(model, forget, context):
