@@ -11,7 +11,7 @@ from torch import Tensor
 from papers.diffews.network import Diffews
 from papers.diffews.options import FineTuning, ReleasedOptions
 from papers.diffews.pretraining import load_stable_diffusion
-from shared.data.checkpoints import load_checkpoint
+from shared.data.checkpoints import check_tensors, load_checkpoint
 from shared.data.pull import pull
 from shared.errors import DataError
 
@@ -37,11 +37,4 @@ def load_unet(model: Diffews, folder: Path) -> None:
 
 def check_names(path: Path, tensors: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> None:
     """Raise DataError for the first tensor that is missing, unknown, or of another shape."""
-    for name, value in known.items():
-        if name not in tensors:
-            raise DataError(f"{path}: has no tensor '{name}', so it is no U-Net of DiffewS")
-        if tensors[name].shape != value.shape:
-            raise DataError(f"{path}: '{name}' has shape {tuple(tensors[name].shape)}, expected {tuple(value.shape)}")
-    foreign = next((name for name in tensors if name not in known), None)
-    if foreign:
-        raise DataError(f"{path}: tensor '{foreign}' is unknown to this U-Net")
+    check_tensors(path, tensors, known, "it is no U-Net of DiffewS")

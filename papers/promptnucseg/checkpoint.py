@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from papers.promptnucseg.method import NucleusSegmenter, PromptNucSegOptions, promptnucseg
 from papers.promptnucseg.prompter.model import build_prompter
-from shared.errors import ConfigError, DataError, nearest
+from shared.data.checkpoints import check_tensors
+from shared.errors import ConfigError, DataError
 from shared.files import atomic_path
 from shared.options import explain
 from shared.results.jobs import read_job
@@ -81,17 +82,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _fill(path: str | Path, part: str, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    own = network.state_dict()
-    found = {name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")}
-    for name, value in own.items():
-        if name not in found:
-            raise DataError(f"{path}: has no tensor '{part}.{name}'; export it again")
-        if found[name].shape != value.shape:
-            shapes = f"shape {tuple(found[name].shape)}, expected {tuple(value.shape)}"
-            raise DataError(f"{path}: '{part}.{name}' has {shapes}; export it again")
-    if foreign := next((name for name in found if name not in own), None):
-        raise DataError(f"{path}: tensor '{part}.{foreign}' is unknown{nearest(foreign, set(own))}; export it again")
-    network.load_state_dict(found)
+    found = {name: value for name, value in tensors.items() if name.startswith(f"{part}.")}
+    own = {f"{part}.{name}": value for name, value in network.state_dict().items()}
+    check_tensors(path, found, own, "export it again")
+    network.load_state_dict({name.removeprefix(f"{part}."): value for name, value in found.items()})
 
 
 def parts_of_job(path: str | Path, seed: int | None = None) -> tuple[dict[str, nn.Module], PromptNucSegOptions]:

@@ -12,8 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from papers.segic.options import Backbone
-from shared.data.checkpoints import checkpoint_file, load_checkpoint
-from shared.errors import DataError, nearest
+from shared.data.checkpoints import check_tensors, checkpoint_file, load_checkpoint
 from shared.segmentation.sam.model import SamModel, seeded
 
 _IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -130,16 +129,7 @@ def load_published(net: VisionTransformer, path: Path, tokens: int) -> None:
     tensors = {_timm_name(name): value for name, value in tensors.items()}
     if "pos_embed" in tensors:
         tensors["pos_embed"] = resized_positions(tensors["pos_embed"], tokens)
-    own = net.state_dict()
-    for name, value in own.items():
-        if name not in tensors:
-            raise DataError(f"{path}: has no tensor '{name}': is it another backbone?{nearest(name, set(tensors))}")
-        if tensors[name].shape != value.shape:
-            shapes = f"{tuple(tensors[name].shape)}, expected {tuple(value.shape)}"
-            raise DataError(f"{path}: '{name}' has shape {shapes}: it is another backbone")
-    foreign = next((name for name in tensors if name not in own), None)
-    if foreign:
-        raise DataError(f"{path}: tensor '{foreign}' is unknown to this backbone{nearest(foreign, set(own))}")
+    check_tensors(path, tensors, net.state_dict(), "it is another backbone")
     net.load_state_dict(tensors)
 
 

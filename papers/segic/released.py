@@ -9,8 +9,7 @@ from papers.segic.backbone import FrozenBackbone, digest_of
 from papers.segic.model import SegicModel, build_segic
 from papers.segic.options import ReleasedWeights
 from papers.segic.text import TextEncoder, text_encoder
-from shared.data.checkpoints import checkpoint_file, load_checkpoint
-from shared.errors import DataError, nearest
+from shared.data.checkpoints import check_tensors, checkpoint_file, load_checkpoint
 from shared.files import atomic_path
 from shared.segmentation.context import Context
 from shared.segmentation.sam.model import SamModel
@@ -33,15 +32,12 @@ def load_released(model: SegicModel, path: Path) -> None:
     """Fill a model in place. Raises DataError naming the file and the first tensor that has no counterpart, or another
     shape: that of another backbone, most often."""
     tensors, own = load_checkpoint(path), released_state(model)
-    for name, value in own.items():
-        if name not in tensors:
-            raise DataError(f"{path}: has no tensor '{name}': it is no file of SegIC{nearest(name, set(tensors))}")
-        if tensors[name].shape != value.shape:
-            shapes = f"{tuple(tensors[name].shape)}, expected {tuple(value.shape)}"
-            raise DataError(f"{path}: '{name}' has shape {shapes}; give the backbone that it was trained with")
-    foreign = next((name for name in tensors if name not in own), None)
-    if foreign:
-        raise DataError(f"{path}: tensor '{foreign}' is unknown to this model{nearest(foreign, set(own))}")
+    check_tensors(
+        path,
+        tensors,
+        own,
+        "it is no file of SegIC, or one for another backbone: give the backbone that it was trained with",
+    )
     model.load_state_dict({**tensors, OWN: model.digest})
 
 

@@ -1,12 +1,13 @@
 """Foreign checkpoints: weights only, never code. torch is imported inside the functions."""
 
 import pickle
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.data.manifest import load_manifest
 from shared.data.pull import pull
-from shared.errors import ConfigError, DataError
+from shared.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,31 @@ def load_checkpoint(path: str | Path) -> "dict[str, torch.Tensor]":
         raise DataError(f"{path}: no such checkpoint")
     content = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
     return _state_dict(path, content)
+
+
+def check_tensors(
+    path: str | Path,
+    tensors: "Mapping[str, torch.Tensor]",
+    own: "Mapping[str, torch.Tensor]",
+    advice: str,
+    optional: Container[str] = (),
+) -> None:
+    """Compare a file's tensors with a model's own. optional: names that the file may leave out.
+
+    Raises DataError naming the file and the first tensor that is missing, has another shape, or is unknown; `advice`
+    says what to do, or what the file is.
+    """
+    for name, value in own.items():
+        if name not in tensors:
+            if name in optional:
+                continue
+            raise DataError(f"{path}: has no tensor '{name}'{nearest(name, set(tensors))}: {advice}")
+        if tensors[name].shape != value.shape:
+            shapes = f"{tuple(tensors[name].shape)}, this model wants {tuple(value.shape)}"
+            raise DataError(f"{path}: '{name}' has shape {shapes}: {advice}")
+    foreign = next((name for name in tensors if name not in own), None)
+    if foreign is not None:
+        raise DataError(f"{path}: tensor '{foreign}' is unknown to this model{nearest(foreign, set(own))}: {advice}")
 
 
 def _safetensors(path: Path) -> Any:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from shared.data.checkpoints import checkpoint_file, load_checkpoint
+from shared.data.checkpoints import check_tensors, checkpoint_file, load_checkpoint
 from shared.errors import DataError
 from shared.files import atomic_path, digest, write_json
 from shared.gpu.device import device_name
@@ -140,14 +140,7 @@ def load_part(folder: Path, recipe: Mapping[str, Any], sam: SamModel | None) -> 
     path = folder / WEIGHTS
     kept = load_checkpoint(path)
     known = sam.state_dict() if sam is not None else {}
-    for name, value in model.state_dict().items():
-        if name not in kept and name not in known:
-            raise DataError(f"{path}: has no tensor '{name}'; delete its folder and run the stage again")
-        if name in kept and kept[name].shape != value.shape:
-            raise DataError(f"{path}: '{name}' has shape {tuple(kept[name].shape)}, expected {tuple(value.shape)}")
-    foreign = next((name for name in kept if name not in model.state_dict()), None)
-    if foreign:
-        raise DataError(f"{path}: tensor '{foreign}' is unknown to this part; delete its folder and run it again")
+    check_tensors(path, kept, model.state_dict(), "delete its folder and run the stage again", optional=known)
     # what the file leaves out is SAM's, whatever `build` has put there
     from_sam = {name: known[name] for name in model.state_dict() if name not in kept}
     model.load_state_dict({**from_sam, **kept})

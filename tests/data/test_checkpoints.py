@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from shared.data.checkpoints import checkpoint_file, load_checkpoint
+from shared.data.checkpoints import check_tensors, checkpoint_file, load_checkpoint
 from shared.errors import ConfigError, DataError
 
 WEIGHTS = {
@@ -90,3 +90,23 @@ def test_missing_file_and_wrong_manifest(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "none.pt")
     with pytest.raises(ConfigError, match="'digits' is no checkpoint"):
         checkpoint_file("digits", tmp_path)
+
+
+def test_tensors_that_do_not_fit_are_named() -> None:
+    own = {"fc.weight": torch.zeros(2, 3), "fc.bias": torch.zeros(2)}
+    check_tensors("a.pth", dict(own), own, "it is another model")
+    check_tensors("a.pth", {"fc.weight": own["fc.weight"]}, own, "it is another model", optional={"fc.bias"})
+    more = {**own, "fc.bais": own["fc.bias"]}
+    wrong = {
+        "a.pth: has no tensor 'fc.bias'.*: it is another model": {"fc.weight": own["fc.weight"]},
+        r"a.pth: 'fc.bias' has shape \(3,\), this model wants \(2,\): it": {**own, "fc.bias": torch.zeros(3)},
+        r"a.pth: tensor 'fc.bais' is unknown to this model \(did you mean 'fc.bias'": {
+            **own,
+            "fc.bais": own["fc.bias"],
+        },
+    }
+    for message, tensors in wrong.items():
+        with pytest.raises(DataError, match=message):
+            check_tensors("a.pth", tensors, own, "it is another model")
+    with pytest.raises(DataError, match="has shape"):  # what may lack must fit all the same
+        check_tensors("a.pth", {**own, "fc.bias": torch.zeros(3)}, own, "x", optional={"fc.bias"})

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from shared.data.checkpoints import load_checkpoint
-from shared.errors import DataError, nearest
+from shared.data.checkpoints import check_tensors, load_checkpoint
+from shared.errors import DataError
 
 _WIDTHS = {768: "ViT-B", 1024: "ViT-L", 1280: "ViT-H"}
 
@@ -38,16 +38,7 @@ def load_decoder(model: nn.Module, path: str | Path) -> None:
 
 
 def _check_names(path: str | Path, model: nn.Module, tensors: dict[str, Tensor], optional: set[str]) -> None:
-    own = model.state_dict()
-    for name in own:
-        if name not in tensors and name not in optional:
-            raise DataError(f"{path}: has no tensor '{name}': it belongs to another model{nearest(name, set(tensors))}")
-        if name in tensors and own[name].shape != tensors[name].shape:
-            shapes = f"shape {tuple(tensors[name].shape)}, this model wants {tuple(own[name].shape)}"
-            raise DataError(f"{path}: '{name}' has {shapes}")
-    for name in tensors:
-        if name not in own:
-            raise DataError(f"{path}: tensor '{name}' is unknown to this model{nearest(name, set(own))}")
+    check_tensors(path, tensors, model.state_dict(), "it belongs to another model", optional=optional)
 
 
 def _check_encoder(path: str | Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -201,8 +201,8 @@ def _size():
         ("cut", "no checkpoint of this tool, or a damaged one"),
         ("foreign", "holds no options of PromptNucSeg"),
         ("less", "has no tensor 'prompter.merge.bias'"),
-        ("more", "tensor 'prompter.merge.bais' is unknown (did you mean 'merge.bias'?)"),
-        ("shape", "'prompter.merge.bias' has shape (9,), expected (8,)"),
+        ("more", "tensor 'prompter.merge.bais' is unknown to this model (did you mean 'prompter.merge.bias'?)"),
+        ("shape", "'prompter.merge.bias' has shape (9,), this model wants (8,)"),
         ("version", "was written by another version (colour: unknown key"),
     ],
 )
