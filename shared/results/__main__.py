@@ -1,6 +1,7 @@
 """`python -m shared.results summary|diff|board|readme`: see --help of each."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -121,4 +122,5 @@ def _readme(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may have had enough
     sys.exit(main())
