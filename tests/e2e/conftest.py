@@ -1,11 +1,12 @@
 """A copy of the project with one small paper, and a way to run the engine in it."""
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,17 @@ class Project:
         path = self.folder / "papers" / slug / "config" / f"{scale}.yaml"
         values = yaml.safe_load(path.read_text())
         change(values)
+        path.write_text(yaml.safe_dump(values))
+
+    def offer(self, mirror: Path, name: str, contents: Iterable[bytes]) -> None:
+        """Put the files of a manifest into a mirror, and their digests into the manifest, in its order."""
+        path = self.folder / "data_manifests" / f"{name}.yaml"
+        values = yaml.safe_load(path.read_text())
+        (mirror / name).mkdir(parents=True)
+        for file, content in zip(values["files"], contents, strict=True):
+            (mirror / name / file["name"]).write_bytes(content)
+            file.pop("md5", None)
+            file |= {"sha256": [hashlib.sha256(content).hexdigest()], "size": len(content)}
         path.write_text(yaml.safe_dump(values))
 
 

@@ -1,7 +1,6 @@
 """The full configuration on miniatures of HQSeg-44K's archives and of both checkpoints in their public layouts; a scale
 of values cuts sizes."""
 
-import hashlib
 import io
 import json
 import runpy
@@ -91,28 +90,16 @@ def weights(model):
     return stream.getvalue()
 
 
-def put(project, mirror, name, contents):
-    """Files into the mirror, and their digests into the manifest."""
-    path = project.folder / "data_manifests" / f"{name}.yaml"
-    values = yaml.safe_load(path.read_text())
-    (mirror / name).mkdir(parents=True)
-    for file, content in zip(values["files"], contents, strict=True):
-        (mirror / name / file["name"]).write_bytes(content)
-        file.pop("md5", None)
-        file |= {"sha256": [hashlib.sha256(content).hexdigest()], "size": len(content)}
-    path.write_text(yaml.safe_dump(values))
-
-
 @pytest.fixture
 def miniature(project, tmp_path):
     """The project with everything in a mirror, verified like the real files."""
     size = SamSize.model_validate(SIZE)
     mirror = tmp_path / "mirror"
-    put(project, mirror, "hqseg_44k", [archive(folders, seed) for seed, folders in enumerate(FOLDERS.values())])
+    project.offer(mirror, "hqseg_44k", [archive(folders, seed) for seed, folders in enumerate(FOLDERS.values())])
     sam, hq = build_sam(size, 1), build_hq(size, seed=2)
     hq.load_state_dict(sam.state_dict(), strict=False)
-    put(project, mirror, "sam_vit_l", [weights(sam)])
-    put(project, mirror, "sam_hq_vit_l", [weights(hq)])
+    project.offer(mirror, "sam_vit_l", [weights(sam)])
+    project.offer(mirror, "sam_hq_vit_l", [weights(hq)])
     room = project.folder / "papers" / "hq_sam"
     (room / "config" / "miniature.yaml").write_text(yaml.safe_dump(MINIATURE))
     (room / "Snakefile").write_text((ROOT / "papers" / "hq_sam" / "Snakefile").read_text())

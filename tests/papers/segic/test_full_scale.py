@@ -1,7 +1,6 @@
 """The full configuration on miniatures of COCO-20i, ADE20K, COCO, LVIS, FSS-1000 and DAVIS in their public layouts; a
 scale of values cuts sizes."""
 
-import hashlib
 import io
 import json
 import pickle
@@ -143,28 +142,16 @@ def davis_2017():
     return packed(files)
 
 
-def put(project, mirror, name, contents):
-    """Files into the mirror, and their digests into the manifest."""
-    path = project.folder / "data_manifests" / f"{name}.yaml"
-    values = yaml.safe_load(path.read_text())
-    (mirror / name).mkdir(parents=True)
-    for file, content in zip(values["files"], contents, strict=True):
-        (mirror / name / file["name"]).write_bytes(content)
-        file.pop("md5", None)
-        file |= {"sha256": [hashlib.sha256(content).hexdigest()], "size": len(content)}
-    path.write_text(yaml.safe_dump(values))
-
-
 @pytest.fixture
 def miniature(project, tmp_path):
     """The project with everything in a mirror, verified like the real files."""
     mirror = tmp_path / "mirror"
-    put(project, mirror, "coco_20i", [coco_20i()])
-    put(project, mirror, "ade20k", [ade20k()])
-    put(project, mirror, "coco_2017", coco_2017())
-    put(project, mirror, "lvis_v1_train", [packed({"lvis_v1_train.json": annotated(True)})])
-    put(project, mirror, "fss_1000", [fss_1000()])
-    put(project, mirror, "davis_2017", [davis_2017()])
+    project.offer(mirror, "coco_20i", [coco_20i()])
+    project.offer(mirror, "ade20k", [ade20k()])
+    project.offer(mirror, "coco_2017", coco_2017())
+    project.offer(mirror, "lvis_v1_train", [packed({"lvis_v1_train.json": annotated(True)})])
+    project.offer(mirror, "fss_1000", [fss_1000()])
+    project.offer(mirror, "davis_2017", [davis_2017()])
     room = project.folder / "papers" / "segic"
     (room / "config" / "miniature.yaml").write_text(yaml.safe_dump(MINIATURE))
     (room / "Snakefile").write_text((ROOT / "papers" / "segic" / "Snakefile").read_text())
