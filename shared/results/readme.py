@@ -61,7 +61,12 @@ def _files(results: Path, paper: Path, pictures: Sequence[str]) -> dict[Path, st
         summary, target = summary_of(tables, claims), paper / "results" / f"{tables.scale}.json"
         known = [entry["title"] for entry in _stored_pictures(target)]
         figures = _figures(path.parent, tables, {*known, *missing})
-        missing -= {figure.title for figure in figures}
+        drawn = {figure.title for figure in figures}
+        if gone := [title for title in known if title not in drawn]:
+            raise RecordError(
+                f"{target}: lists the figure '{gone[0]}', which the report does not have; take it out there"
+            )
+        missing -= drawn
         entries = [_picture(tables.scale, figure) for figure in figures]
         found[target] = json_text({**summary, "pictures": entries} if entries else summary)
         for entry, figure in zip(entries, figures, strict=True):

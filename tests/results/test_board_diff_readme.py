@@ -231,6 +231,10 @@ def test_a_figure_of_the_report_is_kept_beside_the_readme(case, paper):
     assert picture.read_text() == text
     with pytest.raises(RecordError, match="no report has the figure 'none'"):
         readme.store(results_of(case), paper, ["none"])
+    summary = paper / "results" / "full.json"
+    summary.write_text(summary.read_text().replace(json.dumps(title), '"of old"'))
+    with pytest.raises(RecordError, match=r"full\.json: lists the figure 'of old', which the report does not have"):
+        readme.store(results_of(case), paper)
 
 
 def test_recalled_numbers_and_other_data_stay_out_of_the_readme(case, paper):
